@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from weight_edit.runtime.loading import Model, load
     from weight_edit.search.result import SearchResult
     from weight_edit.search.search import search_edits
+    from weight_edit.tables.shown import show
     from weight_edit.utils.progress import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
     from weight_edit.utils.progress_events import progress_events
     from weight_edit.verification.verify import Verification, verify
@@ -93,6 +94,7 @@ _WHERE = {
     "load": "runtime.loading",
     "SearchResult": "search.result",
     "search_edits": "search.search",
+    "show": "tables.shown",
     "are_progress_bars_disabled": "utils.progress",
     "disable_progress_bars": "utils.progress",
     "enable_progress_bars": "utils.progress",
@@ -155,6 +157,7 @@ __all__ = [
     "report_runs",
     "run",
     "search_edits",
+    "show",
     "undo",
     "verify",
 ]

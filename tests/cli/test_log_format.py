@@ -15,7 +15,7 @@ from weight_edit.utils.progress import announce, bar
 from weight_edit.utils.progress_events import progress_events
 
 VERBS = typer.main.get_command(app).commands
-KEYS = {"time", "event", "task", "count", "total", "unit", "rate", "left", "done"}
+KEYS = {"time", "event", "task", "count", "total", "unit", "rate", "left", "text", "done"}
 
 
 def events(err: str) -> list[dict]:

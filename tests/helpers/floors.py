@@ -4,6 +4,7 @@ FLOORS = (
     "redaction version",
     "errors",
     "utils",
+    "tables",
     "edits checkpoint organism",
     "hub anatomy",
     "prompts",

@@ -21,6 +21,7 @@ from weight_edit.errors import UnsupportedError
 from weight_edit.hub.base_card import check_id
 from weight_edit.hub.source import Named, Source, resolve
 from weight_edit.plan.step import EditStep
+from weight_edit.tables.shown import Shown
 from weight_edit.utils.extras import need
 from weight_edit.utils.names import check_known
 from weight_edit.utils.renamed import renamed_arguments, renamed_values
@@ -29,7 +30,7 @@ FORMATS = ("peft", "gguf")
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdapterResult:
+class AdapterResult(Shown):
     """The written adapter.
 
     Attributes:

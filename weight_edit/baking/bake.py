@@ -20,6 +20,7 @@ from weight_edit.hub.base_card import check_id
 from weight_edit.hub.source import Named
 from weight_edit.plan.plan import parse_layers
 from weight_edit.plan.step import EditStep
+from weight_edit.tables.shown import Shown
 from weight_edit.utils.renamed import renamed_arguments, renamed_values
 from weight_edit.utils.settings import validated
 
@@ -31,7 +32,7 @@ _ROUNDING = 40e-9
 
 
 @dataclass(frozen=True, kw_only=True)
-class BakeResult:
+class BakeResult(Shown):
     """The written output, or with `dry_run` the output that would be written.
 
     Attributes:

@@ -48,6 +48,7 @@ def call(
     quiet: bool,
     kept: str | Callable[[], str] = KEPT,
     divided: bool = False,
+    live: bool = False,
 ) -> Result:
     """Call a verb's function and print its result, as tables or as JSON.
 
@@ -58,6 +59,7 @@ def call(
         as_json: print JSON instead of tables.
         quiet: show no progress.
         kept: what is said to be left when it is interrupted; a function is asked then.
+        live: show the steps of a run as they go, on a terminal.
         divided: the processes that a launcher started share its prompts; another verb takes one process.
 
     Raises:
@@ -79,7 +81,12 @@ def call(
     facts: Mapping[str, object] = {}
     try:
         # Under --json too: progress is on stderr, the document on stdout.
-        with quieted(quiet), readings(say, show_first=sys.stderr.isatty()) as read, _stoppable():
+        with (
+            quieted(quiet),
+            readings(say, show_first=sys.stderr.isatty()) as read,
+            _stoppable(),
+            _viewed(live and not quiet),
+        ):
             if launched().several:
                 result, facts = shared(work, divided=divided)
             else:
@@ -112,6 +119,24 @@ def say_card(line: str | None) -> None:
     """Print what was done to a model's card, on stderr."""
     if line is not None:
         print(line, file=sys.stderr)
+
+
+@contextmanager
+def _viewed(live: bool) -> Iterator[None]:
+    """Within the context, a run has its live view where stderr is a terminal that can be drawn on."""
+    if not (live and sys.stderr.isatty()):
+        yield
+        return
+    from rich.console import Console
+
+    console = Console(stderr=True, emoji=False)
+    if not console.is_terminal or console.is_dumb_terminal:
+        yield
+        return
+    from weight_edit.cli.live import live_view
+
+    with live_view(console):
+        yield
 
 
 @contextmanager

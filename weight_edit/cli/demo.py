@@ -38,4 +38,4 @@ def demo(
 
         return document(result)
 
-    call(work, show, as_document, as_json=as_json, quiet=quiet)
+    call(work, show, as_document, as_json=as_json, quiet=quiet, live=True)

@@ -83,4 +83,4 @@ def run(
 
         run_result(result, console)
 
-    call(work, show, as_dict, as_json=as_json, quiet=quiet, kept=RESUMED)
+    call(work, show, as_dict, as_json=as_json, quiet=quiet, kept=RESUMED, live=True)

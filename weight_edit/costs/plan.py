@@ -25,6 +25,7 @@ from weight_edit.prompts.load import load_prompts
 from weight_edit.prompts.sets import PromptSet
 from weight_edit.runtime.dtypes import check_dtype
 from weight_edit.runtime.loading import chat_format, read_config, usable_device
+from weight_edit.tables.shown import Shown
 from weight_edit.utils.progress import bar
 
 TOKENS = 64
@@ -37,7 +38,7 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model",
 
 
 @dataclass(frozen=True, kw_only=True)
-class CostPlan:
+class CostPlan(Shown):
     """What a find, a bake, a verification and an evaluation of a model cost.
 
     Attributes:

@@ -12,6 +12,7 @@ from weight_edit.difference.found_recipe import RECIPES
 from weight_edit.difference.shared import SharedDirection
 from weight_edit.difference.verdict_result import Verdict
 from weight_edit.errors import UsageError
+from weight_edit.tables.shown import Shown
 
 if TYPE_CHECKING:
     from weight_edit.directions.directions import Directions
@@ -104,7 +105,7 @@ class Reshaped:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Difference:
+class Difference(Shown):
     """The differences between two checkpoints.
 
     Attributes:

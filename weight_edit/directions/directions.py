@@ -12,6 +12,7 @@ from torch import Tensor
 from weight_edit.checkpoint.whole_file import save_whole
 from weight_edit.directions.file import KEY, read_candidates, read_rows
 from weight_edit.edits.direction_rows import DirectionRows
+from weight_edit.tables.shown import Shown
 from weight_edit.utils.arrays import as_float64
 from weight_edit.utils.json import json_safe
 
@@ -20,7 +21,7 @@ _SAID = ("method", "layer", "position", "model")
 
 
 @dataclass(frozen=True)
-class Directions:
+class Directions(Shown):
     """Directions in a model's residual stream.
 
     Attributes:
@@ -59,6 +60,10 @@ class Directions:
             UsageError: names both widths.
         """
         self.rows.check_width(d_model)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values: what is known of the directions, and how many there are."""
+        return {**self.metadata, "count": int(self.direction.shape[0]), "d_model": self.d_model}
 
     def save(self, path: str | Path) -> None:
         """Write the file: whole or not at all, and the same bytes for the same content.

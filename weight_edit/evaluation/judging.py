@@ -17,6 +17,7 @@ from weight_edit.evaluation.labels import read_labels
 from weight_edit.evaluation.recorded_answers import RecordedAnswer, read_answers
 from weight_edit.evaluation.registry import DEFAULT_JUDGES, Judgement, JudgeSpec, judge_specs
 from weight_edit.evaluation.verdicts import Verdict
+from weight_edit.tables.shown import Shown
 from weight_edit.utils.progress import announce
 
 OTHERWISE = "not refused"
@@ -61,7 +62,7 @@ class LabelComparison:
 
 
 @dataclass(frozen=True, kw_only=True)
-class JudgedAnswers:
+class JudgedAnswers(Shown):
     """The verdicts of one or several judges on recorded answers.
 
     Attributes:

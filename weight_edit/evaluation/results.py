@@ -21,6 +21,7 @@ from weight_edit.evaluation.style import Style, style_of
 from weight_edit.evaluation.text_loss import TextLoss
 from weight_edit.evaluation.verdicts import Verdict
 from weight_edit.prompts.sets import PromptSet, public_name
+from weight_edit.tables.shown import Shown
 
 _BESIDE = ("continuation", "own_answers", "text")
 """Figures that a document has only where they were measured."""
@@ -92,7 +93,7 @@ class SetResult:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluation:
+class Evaluation(Shown):
     """The measurements of one model.
 
     Attributes:

@@ -21,13 +21,14 @@ from weight_edit.hub.source import Named
 from weight_edit.inspection.gains import Gains, gains_of
 from weight_edit.proofs.proven import proven_anatomy
 from weight_edit.proofs.record import AblationProof
+from weight_edit.tables.shown import Shown
 from weight_edit.utils.name_patterns import patterns
 
 Tensors = dict[str, tuple[str, tuple[int, ...]]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inspection:
+class Inspection(Shown):
     """A model's anatomy, its tensors on disk, and the proof on a narrow copy.
 
     Attributes:

@@ -29,6 +29,7 @@ from weight_edit.packs.base import BaseVerdict, compared_with_base, default_base
 from weight_edit.packs.between import Between
 from weight_edit.packs.file import Pack, read_pack
 from weight_edit.packs.location import local_pack
+from weight_edit.tables.shown import Shown
 from weight_edit.version import __version__
 
 _BY_RESULT = "by the SHA-256 of the result"
@@ -74,7 +75,7 @@ class AppliedPack:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ApplyResult:
+class ApplyResult(Shown):
     """The result of applying packs, one after the other.
 
     Attributes:

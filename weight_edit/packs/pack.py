@@ -19,12 +19,13 @@ from weight_edit.packs.base import base_at_hand, file_records
 from weight_edit.packs.file import PackContent, edit_in, is_pack, read_pack, write_pack
 from weight_edit.packs.reversal import ReversalRecord
 from weight_edit.packs.way_back import WayBack
+from weight_edit.tables.shown import Shown
 
 _LONGEST = 16_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class PackResult:
+class PackResult(Shown):
     """A written pack.
 
     Attributes:

@@ -16,10 +16,11 @@ from weight_edit.errors import UsageError, VerificationError
 from weight_edit.packs.file import Pack, read_pack
 from weight_edit.packs.location import local_pack
 from weight_edit.packs.way_back import WayBack, lanes
+from weight_edit.tables.shown import Shown
 
 
 @dataclass(frozen=True, kw_only=True)
-class UndoResult:
+class UndoResult(Shown):
     """A base that was given back.
 
     Attributes:

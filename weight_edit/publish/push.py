@@ -15,11 +15,12 @@ from weight_edit.hub.source import Named
 from weight_edit.organism.embedded import EMBEDDED
 from weight_edit.publish.pack_repository import pack_repository
 from weight_edit.publish.upload import PullRequest, check_destination, upload
+from weight_edit.tables.shown import Shown
 from weight_edit.verification.verify import Verification, verify
 
 
 @dataclass(frozen=True, kw_only=True)
-class PushResult:
+class PushResult(Shown):
     """The uploaded files, or for a dry run the files that would be uploaded.
 
     Attributes:

@@ -48,6 +48,7 @@ def dots(
     domain: Sequence[float] | None = None,
     zero: bool = False,
     beside: Mapping[str, str] | None = None,
+    line: int | None = None,
 ) -> dict[str, Any]:
     """Estimates with their intervals, a line for each row and a mark for each series.
 
@@ -59,6 +60,7 @@ def dots(
         domain: ends of the axis.
         zero: mark where nothing has changed.
         beside: by row, what stands at its right end, where `domain` or shares say where that is.
+        line: height of a row, in pixels, where labels need more than the marks.
     """
     kept = [row for row in data if row]
     names = [name for name in series if any(row["series"] == name for row in kept)]
@@ -114,8 +116,8 @@ def dots(
         )
     return {
         "data": {"values": kept},
-        **({"padding": {"left": 5, "top": 5, "bottom": 5, "right": 104}} if beside else {}),
-        "height": max(1, lines) * (10 + 12 * max(2, len(names))),
+        "usermeta": {"series": len(names)},
+        "height": max(1, lines) * (line or 10 + 12 * max(2, len(names))),
         "layer": layers,
     }
 
@@ -133,6 +135,8 @@ def layers(found: Sequence[int], title: str) -> dict[str, Any]:
     step = next(each for each in (1, 2, 5, 10, 20, 50, 100, 200, 500, 10**9) if (last - first) / each <= 12)
     axis = quantitative("x", title, percent=False)
     axis["axis"] |= {"format": "d", "values": list(range(first, last + 1, step))}
+    # Vega drops ticks that are given where they are more than it would make.
+    del axis["axis"]["tickCount"]
     axis["scale"] = {"domain": [first, last], "nice": False, "padding": 6}
     return axis
 
@@ -180,8 +184,9 @@ def curves(
         {"field": "y", "title": str(y["axis"]["title"]), "format": form},
         *([{"field": "low", "title": "from", "format": form}, {"field": "high", "title": "to", "format": form}]),
     ]
+    ranged = [row for row in rows if row.get("low") is not None and row.get("high") is not None]
     bars = {
-        "transform": [{"filter": "isValid(datum.low) && isValid(datum.high)"}],
+        "data": {"values": ranged},
         "mark": {"type": "rule", "strokeWidth": 2, "opacity": 0.45},
         "encoding": {"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"}, "color": colour},
     }
@@ -204,9 +209,14 @@ def curves(
     return {
         "data": {"values": rows},
         "height": height,
-        "padding": {"left": 5, "top": 24, "bottom": 5, "right": 14 + 7 * _longest(ends)},
-        "layer": [*([bars] if intervals else []), line, point, *marks, halo, label],
+        "padding": {"left": 5, "top": 24, "bottom": 5, "right": 5},
+        "layer": [*([bars] if intervals and ranged else []), line, point, *filled(marks), halo, label],
     }
+
+
+def filled(layers: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The layers that have something to draw: of those with data of their own, the ones whose data are not empty."""
+    return [layer for layer in layers if layer.get("data", {}).get("values", True)]
 
 
 def _ends(rows: Sequence[Mapping[str, Any]], names: Sequence[str], y: Mapping[str, Any], height: int) -> list[Any]:
@@ -238,7 +248,3 @@ def _ends(rows: Sequence[Mapping[str, Any]], names: Sequence[str], y: Mapping[st
         # Several lines begin at their place and go down; they are to lie around it.
         end["beside"] += (end["lines"] - 1) / 2 * 13 / height * size
     return beside
-
-
-def _longest(ends: Sequence[Mapping[str, Any]]) -> int:
-    return max((len(line) for end in ends for line in end["label"].split("\n")), default=0)

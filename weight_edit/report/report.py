@@ -13,6 +13,7 @@ from weight_edit.report.contents import page_of
 from weight_edit.report.figure_files import write_figures
 from weight_edit.report.page import html
 from weight_edit.report.run_record import RunRecord
+from weight_edit.tables.shown import Shown
 from weight_edit.utils.extras import need
 from weight_edit.version import __version__
 
@@ -20,7 +21,7 @@ PAGE = "report.html"
 
 
 @dataclass(frozen=True)
-class ReportResult:
+class ReportResult(Shown):
     """A report that was written.
 
     Attributes:

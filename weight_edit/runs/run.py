@@ -50,6 +50,7 @@ from weight_edit.search.summary import SearchSummary
 from weight_edit.studies.lab import Lab, edit_step
 from weight_edit.studies.registry import study_named
 from weight_edit.studies.requirements import directions_asked, files_asked, steps_asked
+from weight_edit.tables.shown import Shown
 from weight_edit.utils.extras import need
 from weight_edit.utils.progress import announce
 from weight_edit.utils.progress_events import emit_steps
@@ -57,7 +58,7 @@ from weight_edit.verification.verify import verify
 
 
 @dataclass(frozen=True)
-class RunResult:
+class RunResult(Shown):
     """A finished run.
 
     Attributes:

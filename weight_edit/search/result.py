@@ -12,6 +12,7 @@ from weight_edit.search.point import Point
 from weight_edit.search.ranking import Tau
 from weight_edit.search.rungs import REFUSED, JudgedPoint
 from weight_edit.search.score import Score
+from weight_edit.tables.shown import Shown
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -64,7 +65,7 @@ class Finalist:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class SearchResult:
+class SearchResult(Shown):
     """A finished search.
 
     Attributes:

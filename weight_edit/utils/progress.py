@@ -16,6 +16,7 @@ from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from weight_edit.utils.notebook import in_notebook, notebook_bar
 from weight_edit.utils.progress_events import emit, is_heard, reported
 
 if TYPE_CHECKING:
@@ -371,6 +372,8 @@ def _shown(description: str, meter: Meter) -> AbstractContextManager[Bar]:
     """The bar of a task: told to a listener, drawn on a terminal, or in lines."""
     if is_heard():
         return reported(description, meter)
+    if in_notebook():
+        return notebook_bar(description, meter)
     console = _console()
     return (_drawn if console.is_terminal else _told)(description, meter, console)
 

@@ -3,7 +3,7 @@
 An event is a dict of JSON values. All have `time` (ISO 8601, UTC) and `event`:
 
     progress   task, count, total or None, unit, rate (units per second) or None, left (seconds) or None,
-               done: whether this is the task's last
+               text: the same in words; done: whether this is the task's last
     message    text: one line
     steps      steps: the names of all steps of a run, in their order, when it begins
     step       step, state ("begun", "done", "kept": done by an earlier attempt), seconds or None, figures {name: value}
@@ -132,6 +132,7 @@ class Reported:
             unit=meter.unit,
             rate=meter.rate,
             left=None if meter.left is None else round(meter.left, 1),
+            text=str(meter),
             done=last,
         )
 

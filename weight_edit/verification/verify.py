@@ -24,6 +24,7 @@ from weight_edit.edits.low_rank import LowRankMap
 from weight_edit.errors import UsageError, VerificationError
 from weight_edit.hub.source import Named, resolve
 from weight_edit.plan.step import EditStep
+from weight_edit.tables.shown import Shown
 from weight_edit.utils.renamed import renamed_arguments
 from weight_edit.verification.card_check import card_problems, foreign_version
 from weight_edit.verification.claims import (
@@ -53,7 +54,7 @@ DEFAULT_PROMPTS = "organism:answered:test"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verification:
+class Verification(Shown):
     """The result of all checks.
 
     Attributes:

@@ -6,7 +6,7 @@ from typing import Any
 
 from weight_edit.baking.card.edit_summary import edit_summary, purpose
 from weight_edit.evaluation.figures import RATES
-from weight_edit.report.charts import AFTER, BEFORE, dot, dots
+from weight_edit.report.charts import AFTER, BEFORE, dot, dots, wrapped
 from weight_edit.report.figure import Figure, Table
 from weight_edit.report.numbers import NONE, counted, decimal, points, share, small
 from weight_edit.report.run_record import RunRecord
@@ -140,6 +140,7 @@ def overview(record: RunRecord) -> Figure | None:
         "“chance?”, the paired test cannot tell it from none.",
         alt="Dots with intervals on an axis from 0 to 100 %, two for each measure: before the edit and after it.",
         spec=dots(data, beside=beside),
+        narrow=dots(_broken(data), beside={wrapped(label, 20): said for label, said in beside.items()}, line=50),
         table=Table(columns, tuple(lines)),
     )
 
@@ -155,6 +156,11 @@ def _apart(said: str, apart: Estimate | None, told: object) -> str:
     return f"{said}, chance?" if told is False and apart.value else said
 
 
+def _broken(data: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows with names of several lines, as a phone has room for them."""
+    return [{**row, "row": wrapped(row["row"], 20)} for row in data if row]
+
+
 def _beside(before: Estimate | None, after: Estimate | None) -> str:
     """The rates of a line, as they stand at its end: "100.0 → 0.0 %"."""
     return f"{' → '.join(f'{100 * each.value:.1f}' for each in (before, after) if each is not None)} %"
@@ -166,8 +172,8 @@ def costs(record: RunRecord) -> str:
     loss = estimate(at(record.edited, "differences.answered.loss"))
     if loss is not None:
         told = at(record.edited, "differences.answered.loss.told")
-        apart = _apart(decimal(loss, signed=True), loss, told)
-        said.append(f"loss of known ordinary answers, nats per token: {apart}")
+        chance = " (may be chance)" if told is False and round(loss.value, 4) else ""
+        said.append(f"loss of known ordinary answers, nats per token: {decimal(loss, signed=True)}{chance}")
     return f"{'; '.join(said)}." if said else ""
 
 

@@ -1,0 +1,232 @@
+"""Results as tables in a notebook and a terminal: the figures of the document, escaped, with plots at their place."""
+
+import json
+import re
+import sys
+import types
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import weight_edit
+from weight_edit.directions.directions import Directions
+from weight_edit.errors import UsageError
+from weight_edit.evaluation.intervals import Rate
+from weight_edit.runs.run import RunResult
+from weight_edit.tables.html import as_html
+from weight_edit.tables.results import tables_of
+from weight_edit.tables.shown import Shown, show
+from weight_edit.tables.table import Figure, Table, figure_of
+from weight_edit.utils.progress import bar, quieted
+
+HOSTILE = '<script>alert(1)</script>\x1b[31m" onload="x'
+
+
+def evaluation(refused: int, over: int) -> dict[str, Any]:
+    sets = {
+        "refused": {"refusal": Rate(refused, 20).to_dict(), "exact": None, "count": 20},
+        HOSTILE: {"refusal": Rate(over, 10).to_dict(), "exact": Rate(5, 10).to_dict(), "count": 10},
+    }
+    return {
+        "sets": sets,
+        "max_new_tokens": 64,
+        "judge": "phrases",
+        "divergence": {"mean": 0.01, "low": 0, "high": 0.02},
+    }
+
+
+DIFFERENCE = {"refused": {"refusal": {"value": -0.95, "low": -1.0, "high": -0.7, "told": True}}}
+SUMMARY = {
+    "direction": {"method": "mean-difference", "layer": 3, "position": -1, "kl": 0.0056, "warnings": [HOSTILE]},
+    "baseline": evaluation(19, 9),
+    "edited": {**evaluation(0, 1), "differences": DIFFERENCE},
+    "verification": {"passed": True, "leak": 7.3e-8, "problems": []},
+    "geometry": {"before": {"value": 0.99, "low": 0.95, "high": 1.0}, "after": {"value": 0.5, "low": 0.4, "high": 0.6}},
+}
+RESULT = RunResult(Path("runs/x"), Path("runs/x/model"), SUMMARY)
+
+
+class Reader(HTMLParser):
+    """The tags, and the text of each cell."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.cells: list[str] = []
+        self.within = False
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag == "td":
+            self.cells.append("")
+            self.within = True
+
+    def handle_endtag(self, tag: str) -> None:
+        self.within = self.within and tag != "td"
+
+    def handle_data(self, data: str) -> None:
+        if self.within:
+            self.cells[-1] += data
+
+
+def test_a_run_as_html_has_its_figures_with_intervals() -> None:
+    read = Reader(RESULT._repr_html_())
+    low, high = Rate(19, 20).low, Rate(19, 20).high
+    assert f"0.950 [{low:.3f}, {high:.3f}]" in read.cells
+    assert "-0.950 [-1.000, -0.700]" in read.cells
+    assert "7.3e-08" in read.cells
+    assert {"mean-difference", "yes", "0.010 [0.000, 0.020]"} <= set(read.cells)
+
+
+def test_no_text_of_others_is_markup() -> None:
+    text = RESULT._repr_html_()
+    read = Reader(text)
+    allowed = {
+        "div",
+        "p",
+        "strong",
+        "table",
+        "caption",
+        "thead",
+        "tbody",
+        "tr",
+        "th",
+        "td",
+        "svg",
+        "line",
+        "circle",
+        "small",
+    }
+    assert {tag for tag, _ in read.tags} <= {*allowed}
+    assert not [name for _, attributes in read.tags for name in attributes if name.startswith("on")]
+    assert "\x1b" not in text
+    assert any("<script>alert(1)</script>" in cell for cell in read.cells)
+
+
+@pytest.mark.parametrize(("value", "share"), [(0.0, 0.0), (0.25, 0.25), (1.0, 1.0), (7.0, 1.0)])
+def test_dots_and_intervals_lie_where_their_figures_are(value: float, share: float) -> None:
+    table = Table(title="", columns=("", ""), rows=(("x", Figure(value, value, min(value + 0.1, 1.0))),), scale=(0, 1))
+    read = Reader(as_html("t", [table]))
+    (axis, line), (dot,) = ([found for tag, found in read.tags if tag == wanted] for wanted in ("line", "circle"))
+    left, right = (float(axis[key] or 0) for key in ("x1", "x2"))
+    assert float(dot["cx"] or 0) == pytest.approx(left + share * (right - left), abs=0.1)
+    assert float(line["x1"] or 0) == pytest.approx(float(dot["cx"] or 0))
+    (label,) = (found["aria-label"] for tag, found in read.tags if tag == "svg")
+    assert label == str(table.rows[0][1])
+
+
+def test_differences_are_not_drawn_on_the_axis_of_rates() -> None:
+    read = Reader(as_html("t", [tables_of("RunResult", {**SUMMARY, "direction": None})[0]]))
+    assert sum(tag == "svg" for tag, _ in read.tags) == 3
+    assert sum(tag == "circle" for tag, _ in read.tags) == 6
+
+
+def test_what_a_figure_is() -> None:
+    assert figure_of({"mean": 1, "low": None, "high": None}) == Figure(1.0)
+    assert figure_of(True) is figure_of("1") is figure_of({"count": 3}) is figure_of(None) is None
+    assert str(Figure(0.5, 0.25, 0.75, signed=True)) == "+0.500 [+0.250, +0.750]"
+    assert str(Figure(0.0)) == "0.000"
+
+
+def test_every_public_result_shows_itself() -> None:
+    names = [name for name in weight_edit.__all__ if name.endswith("Result")]
+    kinds = {
+        *names,
+        "Evaluation",
+        "Verification",
+        "Directions",
+        "Difference",
+        "JudgedAnswers",
+        "Inspection",
+        "CostPlan",
+    }
+    for name in kinds:
+        kind = getattr(weight_edit, name)
+        assert issubclass(kind, Shown), name
+        assert kind.to_dict is not Shown.to_dict, name
+
+
+def test_a_document_of_another_kind_has_its_plain_values() -> None:
+    (table,) = tables_of(
+        "PackResult", {"path": "x", "files": ["a", "b"], "bytes": 12, "nothing": None, "rate": {"value": 0.5}}
+    )
+    assert table.rows == (("path", "x"), ("files", "2"), ("bytes", 12), ("rate", Figure(0.5)))
+    assert tables_of("Evaluation", {}) == []
+
+
+def test_the_front_of_a_search_marks_the_picked_point() -> None:
+    refusal = {"24": Rate(4, 10).to_dict(), "128": Rate(2, 10).to_dict()}
+    points = [
+        {
+            "digest": name,
+            "judged": {"sets": {"refused": {"refusal": refusal}}},
+            "cheap": {"validation": {"damage": 0.1}},
+        }
+        for name in ("aa", "bb")
+    ]
+    document = {"front": points, "picked": {"point": {"digest": "bb"}}, "tau": {"sentence": "it ranks"}}
+    (table,) = tables_of("SearchResult", document)
+    assert [row[-1] for row in table.rows] == ["", "picked"]
+    assert table.rows[0][1] == figure_of(refusal["128"])
+    assert table.note == "it ranks"
+
+
+def test_show_prints_the_same_figures(capsys: pytest.CaptureFixture[str]) -> None:
+    show(RESULT)
+    out = capsys.readouterr().out
+    assert out.startswith("RunResult('runs/x'")
+    for cell in Reader(RESULT._repr_html_()).cells:
+        for part in re.findall(r"[-+]?\d\.\d{3}", cell):
+            assert part in out
+    assert "\x1b[31m" not in out
+    with pytest.raises(UsageError, match="no tables of a int"):
+        show(3)
+
+
+def test_directions_show_what_is_known_of_them() -> None:
+    found = Directions(torch.eye(1, 4), None, {"method": "pca", "layer": 2, "position": -1, "separation": {"auc": 0.9}})
+    cells = Reader(found._repr_html_()).cells
+    assert {"pca", "2", "-1", "0.900"} <= set(cells)
+    assert json.dumps(found.to_dict())
+
+
+@pytest.fixture
+def notebook(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Cells that a notebook would show, as HTML; IPython need not be installed."""
+    shown: list[str] = []
+
+    class Html:
+        def __init__(self, data: str) -> None:
+            self.data = data
+
+    class Handle:
+        def update(self, content: Html) -> None:
+            shown.append(content.data)
+
+    def display(content: Any, display_id: bool = False) -> Handle:
+        shown.append(content.data if isinstance(content, Html) else content._repr_html_())
+        return Handle()
+
+    library, pages = types.ModuleType("IPython"), types.ModuleType("IPython.display")
+    library.get_ipython = lambda: types.SimpleNamespace(config={"IPKernelApp": {}})  # type: ignore[attr-defined]
+    pages.HTML, pages.display = Html, display  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "IPython", library)
+    monkeypatch.setitem(sys.modules, "IPython.display", pages)
+    return shown
+
+
+def test_in_a_notebook_a_result_and_a_bar_are_html(notebook: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    show(RESULT)
+    assert notebook == [RESULT._repr_html_()]
+    with quieted(False), bar("<b>activations</b>", 4) as shown:
+        shown.advance(4)
+        shown.draw()  # type: ignore[attr-defined]
+    assert '<progress value="0" max="4">' in notebook[1]
+    assert '<progress value="4" max="4">' in notebook[-2]
+    assert "&lt;b&gt;activations" in notebook[1]
+    assert notebook[-1] == ""
+    assert capsys.readouterr().out == ""
