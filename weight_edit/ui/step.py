@@ -82,7 +82,7 @@ def _running(job: Job) -> str:
     last = job.log.lines[-1] if job.log.lines else "starting"
     said = str(progress) if progress is not None else last
     rows = [(step.name, step.state, _took(step), _figures(step)) for step in job.log.steps]
-    steps = table(("step", "", "time", "figures so far"), rows, "Steps") if rows else ""
+    steps = table(("step", "state", "time", "figures so far"), rows, "Steps") if rows else ""
     front = ", ".join(f"{refusal:.2f} at {damage:.2g}" for refusal, damage in job.log.front)
     steps += paragraph(f"The front so far, refusal at damage in nats per token: {front}" if front else "")
     share = None if progress is None else progress.share
