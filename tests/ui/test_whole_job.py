@@ -15,10 +15,11 @@ from typing import Any
 
 import pytest
 
-CHROMIUM = "/usr/bin/chromium"
+from tests.helpers.browser import IN_BROWSER
+
 HOSTILE = "<img src=x onerror=window.taken=1>${window.taken=1}{{taken}}"
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow]
+pytestmark = [*IN_BROWSER, pytest.mark.slow]
 
 
 class Server:
@@ -104,18 +105,6 @@ class Visit:
 
 
 @pytest.fixture
-def browser() -> Iterator[Any]:
-    sync = pytest.importorskip("playwright.sync_api")
-    pytest.importorskip("gradio")
-    if not Path(CHROMIUM).exists():
-        pytest.skip("no Chromium")
-    with sync.sync_playwright() as play:
-        found = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield found
-        found.close()
-
-
-@pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
     found = Server(tmp_path)
     yield found
@@ -134,9 +123,9 @@ def listening(port: int) -> set[str]:
     return found
 
 
-def test_from_a_model_to_a_verified_checkpoint_and_its_report(browser: Any, server: Server, tmp_path: Path) -> None:
+def test_from_a_model_to_a_verified_checkpoint_and_its_report(chromium: Any, server: Server, tmp_path: Path) -> None:
     problems: list[str] = []
-    visit = Visit(browser, server.address, problems)
+    visit = Visit(chromium, server.address, problems)
     assert listening(server.port) == {"0100007F"}
 
     # A wrong input at each step, before anything was found.
@@ -148,6 +137,7 @@ def test_from_a_model_to_a_verified_checkpoint_and_its_report(browser: Any, serv
     visit.wait("#step-1 .we-field-error", "img")
     visit.choose("#model", "organism")
     visit.step(2)
+    visit.page.wait_for_function("document.querySelector('#target input')?.value == 'organism:refused:train'")
     visit.choose("#target", "organism:refusd")
     visit.page.click("#look-prompts")
     visit.wait("#seen-prompts", "did you mean 'refused'")
@@ -185,7 +175,7 @@ def test_from_a_model_to_a_verified_checkpoint_and_its_report(browser: Any, serv
     server.end()
     again = Server(tmp_path)
     try:
-        visit = Visit(browser, again.address, problems)
+        visit = Visit(chromium, again.address, problems)
         visit.step(4)
         assert "layer 3" in visit.wait("#status-find", "Done in")
         assert "find-3.safetensors" in command

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -152,12 +152,11 @@ class Frame:
         """Fields and views, as the model has changed."""
         import gradio
 
-        before = self.project(name).settings
-        project = self.kept(name, values)
-        model = project.settings.model
-        project = project.saved(replace(project.settings, model=before.model).on_model(model))
-        settings = project.settings.to_dict()
-        fields = [gradio.skip() if each == "model" else gradio.update(value=settings[each]) for each in self.fields]
+        kept = self.kept(name, values)
+        project = kept.saved(kept.settings.on_model(kept.settings.model))
+        old, new = kept.settings.to_dict(), project.settings.to_dict()
+        # The others may be written in just now.
+        fields = [gradio.skip() if old[each] == new[each] else gradio.update(value=new[each]) for each in self.fields]
         return [*fields, *self._views(project, seen)]
 
     def kept(self, name: str, values: Sequence[object]) -> Project:
