@@ -1,6 +1,7 @@
 """What the page of one run, or of several, holds."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from weight_edit.report import comparison
 from weight_edit.report.figure import Section
@@ -42,12 +43,17 @@ def page_of(records: Sequence[RunRecord]) -> Page:
 
 def _of_one(record: RunRecord) -> Page:
     sections: list[Section] = [found for make in SECTIONS if (found := make(record)) is not None]
+    first = overview(record)
+    if first is None and not record.state:
+        # Of a search alone, the front is what is looked at first.
+        first = next((figure for section in sections for figure in section.figures), None)
+        sections = [replace(each, parts=tuple(part for part in each.parts if part is not first)) for each in sections]
     return Page(
         title=headline(record),
         deed=deed(record),
         listed=False,
         finding=finding(record),
-        overview=overview(record),
+        overview=first,
         costs=costs(record),
         certificates=certificates(record),
         problems=problems(record),

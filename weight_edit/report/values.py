@@ -67,6 +67,10 @@ def named(found: object) -> str:
     """A text, a number or a list of these in words; "?" where it is none of them."""
     if isinstance(found, bool) or found is None:
         return "?"
+    if isinstance(found, list) and any(isinstance(each, Mapping) for each in found):
+        return f"{len(found)} in a list"
+    if isinstance(found, Mapping):
+        return f"{len(found)} entries" if found else "none"
     if isinstance(found, list):
         return ", ".join(named(each) for each in found[:20]) or "none"
     value = number(found)

@@ -10,7 +10,7 @@ from weight_edit.report.run_record import RunRecord
 from weight_edit.report.theme import BASE, CONTROL, EDITED, INK, SOFT, THIRD
 from weight_edit.report.values import Estimate, at, entries, number, numbered, rate, rows, text, texts, whole
 
-FRONT, OTHER, PLAIN, TAKEN = "on the front", "judged, beaten", "plain ablation", "taken"
+FRONT, OTHER, PLAIN, TAKEN = "on the front", "judged, off the front", "plain ablation", "taken"
 _LOOKS = {FRONT: (BASE, "circle"), OTHER: (CONTROL, "cross"), PLAIN: (THIRD, "square"), TAKEN: (EDITED, "diamond")}
 _MOST = 500
 

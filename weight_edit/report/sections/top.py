@@ -51,6 +51,11 @@ def deed(record: RunRecord) -> list[str]:
     made = bool(record.edited or record.verification or status == "done")
     verb = "with" if made else "which is to have"
     said = [f"{record.model}, {verb} {'; then '.join(summaries)}, {_where(steps)}.{_found(record)}"]
+    verified = texts(at(record.verification, "edit.steps"), 20)
+    if record.search and verified:
+        said = [f"{record.model}, with the edit that a search took: {'; then '.join(verified)}.{_found(record)}"]
+    elif any("along 1 direction" not in each for each in verified):
+        said.append(f"In full: {'; then '.join(verified)}.")
     said += purpose([{"directions": _concept(record)}])
     if status != "done":
         said.append(
@@ -92,8 +97,9 @@ def _found(record: RunRecord) -> str:
         return ""
     place = "" if layer is None else f" at the input of layer {layer}"
     token = f", token {position} of the prompt" if whole(position) is not None else ""
-    named_by = " and chosen by a search" if record.search else ""
-    return f" The direction was found by {method}{place}{token}{named_by}."
+    if record.search:
+        return f" It set out from the direction that {method} finds{place}{token}."
+    return f" The direction was found by {method}{place}{token}."
 
 
 def _concept(record: RunRecord) -> dict[str, Any]:
