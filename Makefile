@@ -9,7 +9,7 @@ TORCH := 2.13.0
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo pictures test lint bench stacks organism architectures docs install lock next test-fast clean
+.PHONY: help demo pictures browser test lint bench stacks organism architectures docs install lock next test-fast clean
 
 help: ## Show this list.
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 20
@@ -41,6 +41,11 @@ lint: install ## Check style and types.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Debian's chromium and nothing of playwright's own: apt-get install chromium. The extra is no part of the lock.
+browser: install ## Open the pages in Chromium and check them; needs Debian's chromium.
+	$(PIP) install -c requirements.lock -e '.[browser]' --no-build-isolation
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m browser tests
 
 bench: install ## Measure speed, as ratios within one run.
 	$(BIN)/python benchmarks/bench_bake.py

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from tests.helpers.baked_organism import baked, baked_once  # noqa: F401 (fixtures of all tests)
+from tests.helpers.browser import chromium  # noqa: F401 (a fixture, started when it is asked for)
 from tests.helpers.fake_hub import FakeHub
 from tests.helpers.fast_selection import fast
 from tests.helpers.random_models import random_model

@@ -27,6 +27,21 @@ def test_events_are_read_and_other_lines_shown() -> None:
     assert log.error is None
 
 
+def test_steps_to_come_and_the_front_so_far_are_known() -> None:
+    points = [{"refusal": 0.5, "damage": 1e-3}, {"refusal": "x"}, 3]
+    log = parse_log(
+        [
+            line(event="steps", steps=["baseline", "bake"]),
+            line(event="step", step="baseline", state="done", seconds=1.0, figures={}),
+            line(event="front", judged=False, points=points),
+        ]
+    )
+    assert [(step.name, step.state) for step in log.steps] == [("baseline", "done"), ("bake", "to come")]
+    assert log.front == ((0.5, 1e-3),)
+    assert len(log.lines) == 1
+    assert parse_log([line(event="front", points=3), line(event="steps", steps=None)]).front == ()
+
+
 def test_an_error_is_kept() -> None:
     log = parse_log([line(event="error", message="--target: no such file", exit_code=2)])
     assert log.error == log.lines[-1] == "--target: no such file"

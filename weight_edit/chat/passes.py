@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from weight_edit.chat.meter import Meter
+from weight_edit.errors import FOREIGN_ERRORS
 from weight_edit.runtime.batching import Batch, attempt, too_long
 from weight_edit.runtime.forward import check_lengths
 from weight_edit.runtime.forward_pass import as_pass, last_logits, suited_threads
@@ -16,6 +17,12 @@ from weight_edit.runtime.hooks import Hook, hooked
 from weight_edit.runtime.loading import Model
 from weight_edit.runtime.passes import check_tokens
 from weight_edit.runtime.prefix import cache_argument, narrowest, new_cache, unsuited
+
+_ALIKE = 0.1
+"""The share of the largest logit by which a cache may change one: in bfloat16 rounding is a hundredth."""
+
+_TRIED = 4
+"""Tokens that are read one by one to see whether a cache can be relied on."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +48,20 @@ class CachedPasses:
         model: in memory, or on disk.
         hooks: the edit; what was read under other hooks is forgotten.
         meter: measures the stream; None measures nothing.
+        cached: whether there is a cache; None is where the model has one that can be relied on.
     """
 
-    def __init__(self, model: Model, hooks: Sequence[Hook] = (), meter: Meter | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        hooks: Sequence[Hook] = (),
+        meter: Meter | None = None,
+        *,
+        cached: bool | None = None,
+    ) -> None:
         self.model = model
         self._edit, self._meter = tuple(hooks), meter
-        self._cached = _keeps_cache(model)
+        self._cached = _keeps_cache(model) if cached is None else cached
         self._cuts_to = narrowest(model) if self._cached else 0
         self.forget()
 
@@ -125,10 +140,27 @@ class CachedPasses:
 
 
 def _keeps_cache(model: Model) -> bool:
-    """Whether the model takes a cache that transformers makes."""
+    """Whether the model takes a cache that transformers makes, and goes on from it as from the tokens themselves."""
     if unsuited(model) is None:
         return True
     own = model.model
     if own.is_remote_code() or own.config.is_encoder_decoder or not own._supports_default_dynamic_cache():
         return False
-    return cache_argument(own) is not None
+    return cache_argument(own) is not None and _goes_on_alike(model)
+
+
+def _goes_on_alike(model: Model) -> bool:
+    """Whether tokens read one by one behind a cache give the logits of all of them read at once.
+
+    Tried with numbers: recurrent layers differ in what they make of a mask, some of them from the second token on.
+    """
+    tokens = [model.pad_id, *(token for token in range(8) if token < model.embeddings)]
+    cached, whole = CachedPasses(model, cached=True), CachedPasses(model, cached=False)
+    try:
+        for end in range(len(tokens) - _TRIED, len(tokens) + 1):
+            found, wanted = cached.read(tokens[:end]).logits, whole.read(tokens[:end]).logits
+            if not bool((found - wanted).abs().max() < _ALIKE * wanted.abs().max()):
+                return False
+    except FOREIGN_ERRORS:
+        return False
+    return True

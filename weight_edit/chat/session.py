@@ -187,7 +187,15 @@ class ChatSession:
         """The whole chat as JSON values."""
         scale = self.scale
         return {
-            "sides": [{"name": side.name, "edited": side.edited} for side in self.sides],
+            "sides": [
+                {
+                    "name": side.name,
+                    "model": side.model.source.public_name,
+                    "revision": side.model.source.revision,
+                    "edited": side.edited,
+                }
+                for side in self.sides
+            ],
             "edit": None if self._edit is None else self._edit.described,
             "layer": self.layer,
             "scale": None if scale is None else {"baseline": scale.baseline, "target": scale.target},

@@ -48,6 +48,7 @@ def dots(
     domain: Sequence[float] | None = None,
     zero: bool = False,
     beside: Mapping[str, str] | None = None,
+    line: int | None = None,
 ) -> dict[str, Any]:
     """Estimates with their intervals, a line for each row and a mark for each series.
 
@@ -59,14 +60,16 @@ def dots(
         domain: ends of the axis.
         zero: mark where nothing has changed.
         beside: by row, what stands at its right end, where `domain` or shares say where that is.
+        line: height of a row, in pixels, where labels need more than the marks.
     """
     kept = [row for row in data if row]
     names = [name for name in series if any(row["series"] == name for row in kept)]
-    form = ".0%" if percent else "~g"
+    # Without a form, an axis has the digits that its ticks need.
+    form = ".0%" if percent else None
     ends = list(domain) if domain else [0, 1] if percent else None
     scale: dict[str, Any] = {"domain": ends, "nice": False} if ends else {"zero": zero, "nice": True}
     x: dict[str, Any] = {"field": "value", "type": "quantitative", "scale": scale}
-    x["axis"] = {"title": title or None, "format": form, "tickCount": 5, "grid": True}
+    x["axis"] = {"title": title or None, "tickCount": 5, "grid": True, **({} if form is None else {"format": form})}
     colour = {
         "field": "series",
         "type": "nominal",
@@ -114,8 +117,8 @@ def dots(
         )
     return {
         "data": {"values": kept},
-        **({"padding": {"left": 5, "top": 5, "bottom": 5, "right": 104}} if beside else {}),
-        "height": max(1, lines) * (10 + 12 * max(2, len(names))),
+        "usermeta": {"series": len(names)},
+        "height": max(1, lines) * (line or 10 + 12 * max(2, len(names))),
         "layer": layers,
     }
 
@@ -123,7 +126,7 @@ def dots(
 def quantitative(field: str, title: str, *, percent: bool, domain: Sequence[float] | None = None) -> dict[str, Any]:
     """An axis of numbers."""
     scale: dict[str, Any] = {"domain": list(domain), "nice": False} if domain else {"nice": True, "zero": False}
-    axis = {"title": title, "format": ".0%" if percent else "~g", "tickCount": 5}
+    axis = {"title": title, "tickCount": 5, **({"format": ".0%"} if percent else {})}
     return {"field": field, "type": "quantitative", "scale": scale, "axis": axis}
 
 
@@ -133,6 +136,8 @@ def layers(found: Sequence[int], title: str) -> dict[str, Any]:
     step = next(each for each in (1, 2, 5, 10, 20, 50, 100, 200, 500, 10**9) if (last - first) / each <= 12)
     axis = quantitative("x", title, percent=False)
     axis["axis"] |= {"format": "d", "values": list(range(first, last + 1, step))}
+    # Vega drops ticks that are given where they are more than it would make.
+    del axis["axis"]["tickCount"]
     axis["scale"] = {"domain": [first, last], "nice": False, "padding": 6}
     return axis
 
@@ -172,16 +177,21 @@ def curves(
     colour["scale"] = {"domain": names, "range": [series[name][0] for name in names]}
     shape = {**colour, "scale": {"domain": names, "range": [series[name][1] for name in names]}}
     dash = {**colour, "scale": {"domain": names, "range": [list(series[name][2]) for name in names]}}
-    percent = y["axis"]["format"] == ".0%"
+    percent = y["axis"].get("format") == ".0%"
     form = ".1%" if percent else ".4~g"
     tooltip = [
         {"field": "series", "title": " "},
-        {"field": "x", "title": str(x["axis"]["title"]), "format": ".4~g" if x["axis"]["format"] == "~g" else ".1%"},
+        {
+            "field": "x",
+            "title": str(x["axis"]["title"]),
+            "format": ".1%" if x["axis"].get("format") == ".0%" else ".4~g",
+        },
         {"field": "y", "title": str(y["axis"]["title"]), "format": form},
         *([{"field": "low", "title": "from", "format": form}, {"field": "high", "title": "to", "format": form}]),
     ]
+    ranged = [row for row in rows if row.get("low") is not None and row.get("high") is not None]
     bars = {
-        "transform": [{"filter": "isValid(datum.low) && isValid(datum.high)"}],
+        "data": {"values": ranged},
         "mark": {"type": "rule", "strokeWidth": 2, "opacity": 0.45},
         "encoding": {"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"}, "color": colour},
     }
@@ -204,20 +214,24 @@ def curves(
     return {
         "data": {"values": rows},
         "height": height,
-        "padding": {"left": 5, "top": 24, "bottom": 5, "right": 14 + 7 * _longest(ends)},
-        "layer": [*([bars] if intervals else []), line, point, *marks, halo, label],
+        "padding": {"left": 5, "top": 24, "bottom": 5, "right": 5},
+        "layer": [*([bars] if intervals and ranged else []), line, point, *filled(marks), halo, label],
     }
+
+
+def filled(layers: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The layers that have something to draw: of those with data of their own, the ones whose data are not empty."""
+    return [layer for layer in layers if layer.get("data", {}).get("values", True)]
 
 
 def _ends(rows: Sequence[Mapping[str, Any]], names: Sequence[str], y: Mapping[str, Any], height: int) -> list[Any]:
     """The name of each curve beside its last point, as far apart that they can be read."""
     last = {row["series"]: row for row in rows}
     ends = [{"series": name, "x": last[name]["x"], "y": last[name]["y"], "label": wrapped(name, 16)} for name in names]
-    domain = y["scale"].get("domain") or [
-        min((row["y"] for row in rows), default=0),
-        max((row["y"] for row in rows), default=1),
-    ]
-    size = (domain[1] - domain[0]) or 1.0
+    ends_of_y = [row[key] for row in rows for key in ("y", "low", "high") if row.get(key) is not None]
+    domain = y["scale"].get("domain") or [min(ends_of_y, default=0), max(ends_of_y, default=1)]
+    # An axis without a domain of its own reaches somewhat further, to round numbers.
+    size = (domain[1] - domain[0]) * (1.0 if "domain" in y["scale"] else 1.2) or 1.0
     beside: list[dict[str, Any]] = []
     for end in sorted(ends, key=lambda each: float(each["y"])):
         lines = end["label"].count("\n") + 1
@@ -238,7 +252,3 @@ def _ends(rows: Sequence[Mapping[str, Any]], names: Sequence[str], y: Mapping[st
         # Several lines begin at their place and go down; they are to lie around it.
         end["beside"] += (end["lines"] - 1) / 2 * 13 / height * size
     return beside
-
-
-def _longest(ends: Sequence[Mapping[str, Any]]) -> int:
-    return max((len(line) for end in ends for line in end["label"].split("\n")), default=0)

@@ -7,7 +7,7 @@ from typing import Any
 from weight_edit.evaluation.comparisons import family
 from weight_edit.evaluation.differences import paired_difference
 from weight_edit.evaluation.figures import RATES
-from weight_edit.report.charts import AFTER, BEFORE, dot, dots, quantitative
+from weight_edit.report.charts import AFTER, BEFORE, dot, dots, filled, quantitative
 from weight_edit.report.figure import Commands, Figure, Folded, Notes, Section, Table
 from weight_edit.report.numbers import counted, decimal, share, small
 from weight_edit.report.run_record import RunRecord
@@ -191,7 +191,8 @@ def _cost(runs: Runs) -> Iterator[Figure]:
     ]
     x = quantitative("x", "divergence at the first token of ordinary answers, nats", percent=False)
     x["scale"] = {"zero": True, "nice": True}
-    y = quantitative("y", "refused requests refused", percent=True, domain=[0, 1])
+    top = min(1.0, 1.1 * max(found.high or found.value for _, found, _ in points) + 0.02)
+    y = quantitative("y", "refused requests refused", percent=True, domain=[0, top])
     yield Figure(
         name="cost",
         title="Refusal that is left against divergence on ordinary requests",
@@ -200,22 +201,24 @@ def _cost(runs: Runs) -> Iterator[Figure]:
         spec={
             "data": {"values": data},
             "height": 300,
-            "padding": {"left": 5, "top": 24, "bottom": 5, "right": 110},
-            "layer": [
-                {
-                    "transform": [{"filter": "isValid(datum.low) && isValid(datum.high)"}],
-                    "mark": {"type": "rule", "strokeWidth": 2, "opacity": 0.45, "color": SERIES[0]},
-                    "encoding": {"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"}},
-                },
-                {
-                    "mark": {"type": "point", "filled": True, "size": 90, "color": SERIES[0], "opacity": 1},
-                    "encoding": {"x": x, "y": y},
-                },
-                {
-                    "mark": {"type": "text", "align": "left", "dx": 9, "limit": 130},
-                    "encoding": {"x": x, "y": y, "text": {"field": "label"}},
-                },
-            ],
+            "padding": {"left": 5, "top": 24, "bottom": 5, "right": 5},
+            "layer": filled(
+                [
+                    {
+                        "data": {"values": [each for each in data if each["low"] is not None]},
+                        "mark": {"type": "rule", "strokeWidth": 2, "opacity": 0.45, "color": SERIES[0]},
+                        "encoding": {"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"}},
+                    },
+                    {
+                        "mark": {"type": "point", "filled": True, "size": 90, "color": SERIES[0], "opacity": 1},
+                        "encoding": {"x": x, "y": y},
+                    },
+                    {
+                        "mark": {"type": "text", "align": "left", "dx": 9, "limit": 130},
+                        "encoding": {"x": x, "y": y, "text": {"field": "label"}},
+                    },
+                ]
+            ),
         },
         table=Table(
             ("run", "refusal", "divergence, nats"),

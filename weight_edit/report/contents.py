@@ -45,6 +45,7 @@ def _of_one(record: RunRecord) -> Page:
     return Page(
         title=headline(record),
         deed=deed(record),
+        listed=False,
         finding=finding(record),
         overview=overview(record),
         costs=costs(record),
@@ -63,6 +64,7 @@ def _of_several(records: Sequence[RunRecord]) -> Page:
     return Page(
         title=f"{len(runs)} runs compared",
         deed=comparison.introduction(runs),
+        listed=True,
         finding="",
         overview=comparison.overview(runs),
         costs="",

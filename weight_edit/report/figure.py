@@ -33,6 +33,7 @@ class Figure:
         alt: what it looks like, for those who do not see it.
         spec: a Vega-Lite specification without width; colours are those of `theme`.
         table: the numbers that are drawn.
+        narrow: the specification on a phone; None where the other one serves there.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Figure:
     alt: str
     spec: Mapping[str, Any]
     table: Table
+    narrow: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)

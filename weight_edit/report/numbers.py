@@ -23,21 +23,25 @@ def points(found: Estimate | None) -> str:
     """A difference of rates with its interval, in points: "-100.0 [-100.0, -96.6] points"."""
     if found is None:
         return NONE
-    said = f"{100 * found.value:+.1f}"
-    if found.low is not None and found.high is not None:
-        said += f" [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
-    return f"{said} points"
+    low, high = (None if each is None else 100 * each for each in (found.low, found.high))
+    return f"{decimal(Estimate(100 * found.value, low, high), 1, signed=True)} points"
 
 
 def decimal(found: Estimate | None, digits: int = 4, *, signed: bool = False) -> str:
     """A figure with its interval: "0.0067 [0.0030, 0.0104]"."""
     if found is None:
         return NONE
-    form = f"{'+' if signed else ''}.{digits}f"
-    said = format(found.value, form)
+    said = _rounded(found.value, digits, signed)
     if found.low is not None and found.high is not None:
-        said += f" [{format(found.low, form)}, {format(found.high, form)}]"
+        said += f" [{_rounded(found.low, digits, signed)}, {_rounded(found.high, digits, signed)}]"
     return said
+
+
+def _rounded(value: float, digits: int, signed: bool) -> str:
+    """A number so rounded that no zero has a sign."""
+    # Of what is rounded to -0, adding 0 makes 0.
+    near = round(value, digits) + 0.0
+    return f"{near:+.{digits}f}" if signed and near else f"{near:.{digits}f}"
 
 
 def small(value: float | None) -> str:

@@ -28,6 +28,7 @@ class Page:
     Attributes:
         title: its heading.
         deed: what was edited, in sentences.
+        listed: whether each of these is of another run.
         finding: what came of it, a sentence; may be empty.
         overview: the picture of the first screen.
         costs: divergence and loss, in a line.
@@ -42,6 +43,7 @@ class Page:
 
     title: str
     deed: Sequence[str]
+    listed: bool
     finding: str
     overview: Figure | None
     costs: str
@@ -88,7 +90,11 @@ def html(page: Page) -> str:
 
 
 def _specs(figures: Sequence[Figure]) -> dict[str, Any]:
-    return {"config": CONFIG, "specs": {figure.name: figure.spec for figure in figures}}
+    return {
+        "config": CONFIG,
+        "specs": {figure.name: figure.spec for figure in figures},
+        "narrow": {figure.name: figure.narrow for figure in figures if figure.narrow is not None},
+    }
 
 
 def _as_data(value: Mapping[str, Any]) -> str:

@@ -11,11 +11,12 @@ from weight_edit.checkpoint.files import printable, read_json, read_whole
 from weight_edit.directions.file import read_metadata
 from weight_edit.errors import UsageError
 from weight_edit.report.values import at, entries, rows, text
+from weight_edit.utils.bounded_yaml import MAX_TEXT, parse_yaml
 from weight_edit.utils.json import parse_json
 
 RUN, SEARCH = "run.json", "search.json"
 _MOST, _MOST_LINES, _LONGEST_LINE = 200_000_000, 20_000, 1_000_000
-_MOST_STUDIES = 40
+_MOST_STUDIES, _MOST_POINTS = 40, 50
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,10 +172,35 @@ class RunRecord:
 
     @property
     def model(self) -> str:
-        """The model's name."""
-        return (
-            text(self.recipe.get("model")) or text(at(self.baseline, "model")) or text(at(self.search, "model")) or "?"
-        )
+        """The model's name; of a local folder the folder's own."""
+        named = self.model_argument
+        local = named.startswith(("/", "./", "../", "~")) or "\\" in named
+        return named.replace("\\", "/").rstrip("/").rpartition("/")[2] or named if local else named
+
+    @property
+    def model_argument(self) -> str:
+        """The model as a command takes it."""
+        of_points = text(at(next(iter(self.points.values()), None), "model"))
+        return text(self.recipe.get("model")) or text(at(self.baseline, "model")) or of_points or "?"
+
+    @cached_property
+    def points(self) -> Mapping[str, Mapping[str, Any]]:
+        """The recipes of the points of a search alone, by their files; what is malformed is empty."""
+        found: dict[str, Mapping[str, Any]] = {}
+        if self.state:
+            return found
+        try:
+            names = sorted(each.name for each in (self.path / "points").iterdir() if each.suffix == ".yaml")
+        except OSError:
+            return found
+        for name in names[:_MOST_POINTS]:
+            inside = self.inside(f"points/{name}")
+            try:
+                content = "" if inside is None else bytes(read_whole(inside, MAX_TEXT)).decode("utf-8")
+                found[name] = entries(parse_yaml(content))
+            except (UsageError, ValueError):
+                found[name] = {}
+        return found
 
 
 def _record(folder: Path, name: str) -> dict[str, Any] | None:

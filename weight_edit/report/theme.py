@@ -61,6 +61,7 @@ CONFIG: Mapping[str, Any] = {
         "orient": "top",
         "symbolSize": 90,
         "symbolOpacity": 1,
+        "labelLimit": 260,
     },
     "text": {"color": INK, "fontSize": 12},
     "rule": {"color": SOFT},

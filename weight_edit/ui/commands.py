@@ -129,6 +129,17 @@ def search_command(settings: Settings, out: Path, *, resumed: bool = False) -> C
     return command("search", [settings.model], {**options, "--resume": resumed}, out=out)
 
 
+def chat_command(settings: Settings, directions: Path | None) -> Command:
+    """The chat with the edit as hooks, in a terminal."""
+    options = {
+        "--directions": "" if directions is None else shown_path(directions),
+        "--kind": "" if settings.kind == Settings.kind else settings.kind,
+        "--strength": "" if settings.strength == 1 else settings.strength,
+        "--layers": settings.layers,
+    }
+    return command("chat", [settings.model], options)
+
+
 def bake_command(settings: Settings, directions: Path | None, out: Path) -> Command:
     """The edited checkpoint, nothing measured."""
     options = {
@@ -184,6 +195,11 @@ def push_command(settings: Settings, edited: Path | None, *, dry: bool) -> Comma
         missing = "Write the repository's name, owner/name."
     words = ["" if edited is None else shown_path(edited), settings.repo]
     return command("push", words, {"--private": settings.private, "--dry-run": dry}, missing=missing)
+
+
+def is_dry(words: Sequence[str]) -> bool:
+    """Whether a push of these words sends nothing."""
+    return "--dry-run" in words
 
 
 def edit_recipe(settings: Settings, directions: str) -> str:

@@ -144,7 +144,9 @@ def run_figures(summary: Mapping[str, Any]) -> str:
         kl = {"KL divergence from the base, nats": f"{number(divergence.get('mean'))} ({low} to {high})"}
     effect = _of(summary.get("effect"))
     finding = paragraph(effect.get("finding", ""))
-    shown = table(("", "before", "after"), rows, "Before and after the edit, with 95% intervals") if rows else ""
+    shown = (
+        table(("measured", "before", "after"), rows, "Before and after the edit, with 95% intervals") if rows else ""
+    )
     return finding + shown + facts(kl)
 
 

@@ -7,6 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from weight_edit.checkpoint.files import printable
 from weight_edit.checkpoint.whole_file import write_whole
 from weight_edit.errors import WeightEditError
 from weight_edit.redaction import given_token, holds_token
@@ -18,6 +19,9 @@ from weight_edit.ui.step import Step
 
 Update = Mapping[str, Any]
 """Properties of a component, such as its value."""
+
+_QUOTED = 4
+"""Characters of a value that a message has not by chance."""
 
 _EVERY = 1.0
 """Seconds between two looks at jobs that are at work."""
@@ -68,7 +72,7 @@ class Frame:
         self.fields[name] = component
         if flags:
             note = gradio.HTML(visible=False, elem_classes="we-field-error")
-            self.show(note, lambda project: self._field_error(project, flags))
+            self.show(note, lambda project: self._field_error(project, name, flags))
         return component
 
     def show(self, component: Any, render: Callable[[Project], Update]) -> Any:
@@ -111,9 +115,10 @@ class Frame:
         outputs = [self.seen, self.timer, *(view.component for view in self.views)]
         quick: dict[str, Any] = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}
         self.timer.tick(self.refreshed, [self.name, self.seen], outputs, **quick)
-        for component in self.fields.values():
-            event = component.input if hasattr(component, "input") else component.change
-            event(self.changed, inputs, outputs, trigger_mode="always_last", **quick)
+        for name, component in self.fields.items():
+            # Another model takes other prompts, so that all fields follow.
+            handler, following = (self.remodelled, [*self.fields.values()]) if name == "model" else (self.changed, [])
+            component.input(handler, inputs, [*following, *outputs], trigger_mode="always_last", **quick)
         for step, start, stop, said in self._buttons:
             start.click(self._starter(step), [self.token, *inputs], [said, *outputs], **quick)
             stop.click(self._stopper(step), [self.name, self.seen], outputs, **quick)
@@ -131,17 +136,32 @@ class Frame:
         """The components that another project changes."""
         return [self.name, *self.fields.values(), self.seen, self.timer, *(view.component for view in self.views)]
 
+    def project(self, name: str) -> Project:
+        """The project of the page, as it is now."""
+        return open_project(self.folder, name)
+
     def refreshed(self, name: str, seen: dict[int, str]) -> list[Any]:
         """The views, as jobs have gone on."""
-        return self._views(open_project(self.folder, name), seen)
+        return self._views(self.project(name), seen)
 
     def changed(self, name: str, seen: dict[int, str], *values: object) -> list[Any]:
         """The views, as fields have changed, which are kept."""
         return self._views(self.kept(name, values), seen)
 
+    def remodelled(self, name: str, seen: dict[int, str], *values: object) -> list[Any]:
+        """Fields and views, as the model has changed."""
+        import gradio
+
+        kept = self.kept(name, values)
+        project = kept.saved(kept.settings.on_model(kept.settings.model))
+        old, new = kept.settings.to_dict(), project.settings.to_dict()
+        # The others may be written in just now.
+        fields = [gradio.skip() if old[each] == new[each] else gradio.update(value=new[each]) for each in self.fields]
+        return [*fields, *self._views(project, seen)]
+
     def kept(self, name: str, values: Sequence[object]) -> Project:
         """The project with the fields as they are on the page."""
-        project = open_project(self.folder, name)
+        project = self.project(name)
         given = dict(zip(self.fields, values, strict=True))
         # A token that was pasted in the wrong place goes into no file.
         given = {key: value for key, value in given.items() if not (isinstance(value, str) and holds_token(value))}
@@ -155,7 +175,7 @@ class Frame:
             said = self.start(step, project, token)
             return [
                 gradio.update(**html_update(paragraph(said, "bad"))),
-                *self._views(open_project(self.folder, name), seen),
+                *self._views(self.project(name), seen),
             ]
 
         return start
@@ -184,7 +204,7 @@ class Frame:
 
     def _stopper(self, step: Step) -> Callable[..., list[Any]]:
         def stop(name: str, seen: dict[int, str]) -> list[Any]:
-            project = open_project(self.folder, name)
+            project = self.project(name)
             job = step.job(project)
             if job is not None:
                 with suppress(OSError):
@@ -205,18 +225,23 @@ class Frame:
             updates.append(gradio.skip() if seen.get(place) == now[place] else gradio.update(**properties))
         return [now, gradio.Timer(_EVERY, active=project.running), *updates]
 
-    def _field_error(self, project: Project, flags: Sequence[str]) -> Update:
+    def _field_error(self, project: Project, name: str, flags: Sequence[str]) -> Update:
+        value = str(getattr(project.settings, name))
         for step in self.steps:
             job = step.job(project)
-            if job is not None and job.state == "failed" and job.error and _names(job.error, job.options, flags):
+            if job is not None and job.state == "failed" and job.error and _names(job.error, job.options, flags, value):
                 return {"value": paragraph(job.error, "bad"), "visible": True}
         return {"value": "", "visible": False}
 
 
-def _names(error: str, options: Sequence[str], flags: Sequence[str]) -> bool:
-    """Whether an error is about a field."""
+def _names(error: str, options: Sequence[str], flags: Sequence[str], value: str) -> bool:
+    """Whether an error is about a field: it names the field's option, or quotes its value."""
+    if len(value) >= _QUOTED and printable(value, len(value)) in error:
+        return True
     words = error.replace("'", " ").replace(":", " ").replace(",", " ").replace("=", " ").split()
-    return any(flag in words if flag.startswith("--") else flag in options for flag in flags)
+    told = [word for word in words if "-" in word or "_" in word] + words[:1]
+    named = {*options, *(word.lstrip("-").replace("-", "_") for word in told)}
+    return any(flag in named for flag in flags)
 
 
 def html_update(value: str) -> Update:

@@ -74,13 +74,15 @@ class JobLog:
     Attributes:
         lines: what it said, each one plain line; the last ones.
         progress: of its present task; None before the first.
-        steps: of a run, in order, each with its last state.
+        steps: of a run, in order, each with its last state; those that are still to come have the state "to come".
+        front: of a search so far, (refusal, damage) of each point.
         error: the message that it ended with.
     """
 
     lines: tuple[str, ...] = ()
     progress: Progress | None = None
     steps: tuple[LoggedStep, ...] = ()
+    front: tuple[tuple[float, float], ...] = ()
     error: str | None = None
 
 
@@ -106,6 +108,7 @@ def parse_log(written: Iterable[str]) -> JobLog:
     steps: dict[str, LoggedStep] = {}
     progress: Progress | None = None
     error: str | None = None
+    front: tuple[tuple[float, float], ...] = ()
     for line in written:
         event = _event(line)
         kind = event.get("event") if event else None
@@ -123,12 +126,20 @@ def parse_log(written: Iterable[str]) -> JobLog:
             step = _step(event)
             steps[step.name] = step
             lines.append(f"{step.name}: {step.state}" + ("" if step.seconds is None else f", {duration(step.seconds)}"))
+        elif kind == "steps":
+            names = event.get("steps")
+            for name in names if isinstance(names, list) else ():
+                steps.setdefault(_shown(name), LoggedStep(name=_shown(name), state="to come"))
+        elif kind == "front":
+            front = _front(event)
         elif kind == "error":
             error = _shown(event.get("message"))
             lines.append(error)
         else:
             lines.append(_shown(event.get("text", line)))
-    return JobLog(lines=tuple(lines[-_LINES:]), progress=progress, steps=tuple(steps.values()), error=error)
+    return JobLog(
+        lines=tuple(lines[-_LINES:]), progress=progress, steps=tuple(steps.values()), front=front, error=error
+    )
 
 
 def _event(line: str) -> dict[str, Any] | None:
@@ -150,6 +161,17 @@ def _step(event: dict[str, Any]) -> LoggedStep:
         seconds=_number(event.get("seconds")),
         figures=figures if isinstance(figures, dict) else {},
     )
+
+
+def _front(event: dict[str, Any]) -> tuple[tuple[float, float], ...]:
+    points = event.get("points")
+    found = []
+    for point in points if isinstance(points, list) else ():
+        if isinstance(point, dict):
+            refusal, damage = _number(point.get("refusal")), _number(point.get("damage"))
+            if refusal is not None and damage is not None:
+                found.append((refusal, damage))
+    return tuple(found)
 
 
 def _shown(text: object) -> str:

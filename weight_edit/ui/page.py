@@ -18,7 +18,7 @@ STYLE = Path(__file__).with_name("style.css")
 STEPS = (
     ("Model", model.build),
     ("Prompts", prompts.build),
-    ("Look", cost.build),
+    ("Check", cost.build),
     ("Find", find.build),
     ("Choose", choice.build),
     ("Try", chat.build),

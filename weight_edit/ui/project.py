@@ -208,7 +208,7 @@ def open_run(folder: Path, run: str) -> Project:
     path = Path(os.path.expanduser(run.strip() or "."))  # noqa: PTH111 (an unknown user is no error)
     recipe = _read_state(path).get("recipe")
     if not isinstance(recipe, dict):
-        raise UsageError(f"{printable(run)} is no run: there is no run.json with a recipe in it", option="run")
+        raise UsageError(f"{printable(run)} is no run: there is no run.json with a recipe in it")
     project = new_project(folder, path.resolve().name, _settings_of(recipe))
     _copy_directions(path / "directions.safetensors", project.folder / "opened.safetensors")
     _write(project.folder, project.settings, path.resolve())

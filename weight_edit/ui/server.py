@@ -5,10 +5,12 @@ import signal
 import socket
 import tempfile
 import threading
+import time
 import webbrowser
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from weight_edit.checkpoint.files import printable
 from weight_edit.errors import UsageError
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
     from weight_edit.ui.guard import App
 
 PORT = 7860
+_PATIENCE = 3.0
+"""Seconds that answers have that are being given at the end."""
+
 _PORTS = 20
 """Ports that are tried where none is asked for."""
 
@@ -68,7 +73,7 @@ def serve(
     if not is_loopback(host):
         say(
             f"weight-edit: anybody who reaches {shown}:{number} and has the key below can read files and run commands "
-            "as you do, and what is sent is not encrypted; --host 127.0.0.1 is for this machine alone"
+            "as you do, and what is sent is not encrypted; 127.0.0.1 is for this machine alone"
         )
     address = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else shown}:{number}/?key={guard.key}"
     say(f"projects are in {printable(str(folder))}")
@@ -121,9 +126,20 @@ def _run(guard: Guard, listening: socket.socket) -> None:
         # A shell starts what is behind `&` so, and jobs would inherit it: nothing could stop them.
         signal.signal(signal.SIGINT, signal.default_int_handler)
     config = uvicorn.Config(
-        guard, log_level="error", access_log=False, server_header=False, ws="none", timeout_graceful_shutdown=2
+        guard, log_level="critical", access_log=False, server_header=False, ws="none", timeout_graceful_shutdown=1
     )
-    uvicorn.Server(config).run(sockets=[listening])
+    server = uvicorn.Server(config)
+    threading.Thread(target=_end, args=(server,), daemon=True, name="end").start()
+    with suppress(KeyboardInterrupt):
+        server.run(sockets=[listening])
+
+
+def _end(server: Any) -> None:
+    """End the process soon after it was asked to: an open tab or a chat's pass would hold it, and nothing is lost."""
+    while not server.should_exit:
+        time.sleep(0.2)
+    time.sleep(_PATIENCE)
+    os._exit(0)
 
 
 def _made(folder: Path) -> Path:

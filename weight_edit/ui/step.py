@@ -4,8 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from weight_edit.ui.commands import Command
+from weight_edit.ui.job_log import LoggedStep
 from weight_edit.ui.jobs import Job
-from weight_edit.ui.markup import bar, paragraph
+from weight_edit.ui.markup import bar, number, paragraph, table
 from weight_edit.ui.project import Project
 from weight_edit.utils.progress import duration
 
@@ -63,13 +64,26 @@ def verb_of(*verbs: str) -> Callable[[Job], bool]:
     return lambda job: job.verb in verbs
 
 
+def _took(step: LoggedStep) -> str:
+    return "" if step.seconds is None else duration(step.seconds)
+
+
+def _figures(step: LoggedStep) -> str:
+    """A step's figures in a few words."""
+    shown = []
+    for name, value in step.figures.items():
+        words = number(value) if isinstance(value, float) else str(value)
+        shown.append(f"{name.replace('_', ' ')} {words}")
+    return ", ".join(shown)
+
+
 def _running(job: Job) -> str:
     progress = job.log.progress
     last = job.log.lines[-1] if job.log.lines else "starting"
     said = str(progress) if progress is not None else last
-    steps = "".join(
-        paragraph(f"{step.name}: {step.state}" + ("" if step.seconds is None else f", {duration(step.seconds)}"))
-        for step in job.log.steps
-    )
+    rows = [(step.name, step.state, _took(step), _figures(step)) for step in job.log.steps]
+    steps = table(("step", "state", "time", "figures so far"), rows, "Steps") if rows else ""
+    front = ", ".join(f"{refusal:.2f} at {damage:.2g}" for refusal, damage in job.log.front)
+    steps += paragraph(f"The front so far, refusal at damage in nats per token: {front}" if front else "")
     share = None if progress is None else progress.share
     return steps + bar(share, "Progress") + paragraph(f"{said} · {duration(job.seconds)} so far", "note")

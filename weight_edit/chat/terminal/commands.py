@@ -127,7 +127,7 @@ def state_rows(state: ChatState) -> list[tuple[str, str]]:
     given = [f"{key}={value}" for key, value in options.template_args.items()]
     given += [f"thinking {options.thinking}"] if options.thinking else []
     rows = [
-        ("edit", None if session.edit is None else f"{session.edit.described}; tried as hooks, nothing is baked"),
+        ("edit", None if session.edit is None else f"{session.edit.described} (as hooks: nothing is baked)"),
         ("bars", _measured(session)),
         ("answers", f"{taken}, at most {sampling.max_new_tokens} tokens"),
         ("memory", None if session.memory else "off: each prompt is answered alone"),
@@ -145,8 +145,8 @@ def _measured(session: ChatSession) -> str | None:
     ends = "full at the largest one of this chat"
     if scale is not None:
         ends = (
-            f"empty at {figure(scale.baseline)}, the mean of the baseline prompts that it was found with, full at "
-            f"{figure(scale.target)}, the mean of the target prompts"
+            f"empty at {figure(scale.baseline)}, the mean of its baseline prompts, full at {figure(scale.target)}, "
+            "that of its target prompts"
         )
     return f"component along the direction at the input of block {session.layer}: {ends}"
 

@@ -46,7 +46,11 @@ class Conversation:
         Raises:
             KeyboardInterrupt: Ctrl-C was pressed twice at the prompt.
         """
-        self._greet()
+        with _unechoed():
+            self._greet()
+            self._talk()
+
+    def _talk(self) -> None:
         asked = False
         while True:
             try:
@@ -101,7 +105,7 @@ class Conversation:
     def _draw(self, reply: Generator[Token | Ended]) -> None:
         drawing = ReplyDrawing(self._state.session, self._console, self._bars, self._state.shown)
         try:
-            with closing(reply), _stopping(self._state.session.stop), _unechoed():
+            with closing(reply), _stopping(self._state.session.stop):
                 for event in reply:
                     drawing.show(event)
         finally:
@@ -142,7 +146,7 @@ def _stopping(stop: Any) -> Iterator[None]:
 
 @contextmanager
 def _unechoed() -> Iterator[None]:
-    """Within the context, what is typed is kept for the next prompt, and not shown among the answers."""
+    """Within the context, what is typed while no line is edited waits for the next one, and is not shown before."""
     try:
         import termios
 

@@ -24,6 +24,7 @@ _EVERY = 1 / 30
 """Seconds between two drawings, at least."""
 
 _NUMBER = 8
+_ALL = -1
 _HEADING, _BAR, _QUIET = Style(bold=True), Style(color="#3d8fd1"), Style(dim=True)
 _ENDINGS = {"end": "", "length": ", cut at the limit", "stopped": ", stopped"}
 
@@ -55,7 +56,8 @@ class ReplyDrawing:
         self._separator = "│" if (console.encoding or "").lower().startswith("utf") else "|"
         self._flows = [Flow(shown) for _ in self._names]
         self._answers: list[Answer | None] = [None] * len(self._names)
-        self._headed = [False] * len(self._names)
+        # Whose heading was drawn last: a side's number, or `_ALL` for all beside one another.
+        self._headed: int | None = None
         self._region = Region(console.file)
         self._last = 0.0
 
@@ -116,10 +118,10 @@ class ReplyDrawing:
         for flow, each in zip(self._flows, rows, strict=True):
             flow.commit(min(stays, len(each)))
         heading: list[Line] = []
-        if not all(self._headed):
+        if self._headed != _ALL:
             names = [_shortened(name, _whole(columns[0])) for name in self._names]
             heading = [self._line(columns, names, [_HEADING] * len(columns))]
-            self._headed = [True] * len(self._headed)
+            self._headed = _ALL
         return [*heading, *lines[:stays]], lines[stays:]
 
     def _below(self, column: _Column) -> tuple[list[Line], list[Line]]:
@@ -127,11 +129,11 @@ class ReplyDrawing:
         stays: list[Line] = []
         live: list[Line] = []
         for number, flow in enumerate(self._flows):
-            if not self._headed[number] and len(self._flows) > 1:
-                stays.append(self._line([column], [_shortened(self._names[number], _whole(column))], [_HEADING]))
-                self._headed[number] = True
             rows = flow.rows(column.text)
             done = len(rows) if flow.ended else max(0, len(rows) - 1)
+            if rows and len(self._flows) > 1 and self._headed != number:
+                stays.append(self._line([column], [_shortened(self._names[number], _whole(column))], [_HEADING]))
+                self._headed = number
             drawn = [self._rows([column], [row]) for row in rows]
             stays += drawn[:done]
             live += drawn[done:]

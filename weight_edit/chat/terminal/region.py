@@ -22,7 +22,8 @@ class Line:
 class Region:
     """The last lines on a terminal, below everything that stays.
 
-    A window that has become narrower has broken the lines that were drawn in it: they are counted as it shows them now.
+    A window that has become narrower has broken the lines that were drawn in it, on most terminals: there they are
+    counted as they are shown now.
 
     Args:
         file: the terminal.
@@ -31,6 +32,7 @@ class Region:
     def __init__(self, file: IO[str]) -> None:
         self._file = file
         self._live: list[int] = []
+        self._breaks = _breaks_lines()
 
     @property
     def size(self) -> os.terminal_size:
@@ -48,7 +50,7 @@ class Region:
         Of the live ones only the last are drawn where the window is not high enough.
         """
         size = self.size
-        above = sum(max(1, -(-cells // size.columns)) for cells in self._live)
+        above = sum(max(1, -(-cells // size.columns)) if self._breaks else 1 for cells in self._live)
         above = min(above, size.lines - 1)
         shown = list(live)[-max(1, size.lines - 1) :]
         parts = ["\r", f"\x1b[{above}A" if above else ""]
@@ -58,3 +60,11 @@ class Region:
         self._file.write("".join(parts))
         self._file.flush()
         self._live = [line.cells for line in shown]
+
+
+def _breaks_lines() -> bool:
+    """Whether a terminal breaks lines anew when its window changes; xterm, screen and Linux's console cut them off."""
+    if "TMUX" in os.environ:
+        return True
+    cuts = "XTERM_VERSION" in os.environ or "STY" in os.environ
+    return not (cuts or os.environ.get("TERM", "").startswith("linux"))

@@ -1,6 +1,7 @@
 "use strict";
 (() => {
   const found = JSON.parse(document.getElementById("figures").textContent);
+  const PHONE = 520;
   const root = document.documentElement;
 
   // What hangs beside the pointer; texts are texts.
@@ -29,24 +30,16 @@
     }
     return typeof part === "string" && /^@[a-z]+$/.test(part) ? `var(--${part.slice(1)})` : part;
   };
-  // On a phone, labels of axes break where a count follows.
-  const broken = (part) => {
-    for (const [name, each] of Object.entries(part)) {
-      if (name === "labelExpr") { part[name] = "split(replace(datum.label, ' · ', '\\n'), '\\n')"; }
-      else if (name !== "values" && each && typeof each === "object") { broken(each); }
-    }
-  };
   const narrowed = (spec, width) => {
     const copy = coloured(spec);
     const own = copy.usermeta || {};
-    const narrow = width < 520;
+    const narrow = width < PHONE;
     copy.config = coloured(found.config);
     if (narrow) {
-      broken(copy);
       copy.config.axis.labelFontSize = 11;
       copy.config.axis.titleFontSize = 11;
       copy.config.axis.labelLimit = Math.round(width * 0.4);
-      copy.config.legend.columns = 2;
+      copy.config.legend.columns = own.series > 2 ? 1 : 2;
     }
     copy.width = Math.max(160, Math.min(width, own.widest || 860));
     copy.autosize = { type: "fit-x", contains: "padding" };
@@ -59,9 +52,14 @@
   const widths = new Map();
   const draw = async (place, width) => {
     widths.set(place, width);
-    const spec = found.specs[place.dataset.figure];
+    const name = place.dataset.figure;
+    const spec = (width < PHONE && found.narrow[name]) || found.specs[name];
     try {
-      await vegaEmbed(place, narrowed(spec, width), {
+      // The place itself says in words what it shows; its marks are nothing to read aloud.
+      const inner = document.createElement("div");
+      inner.setAttribute("aria-hidden", "true");
+      place.replaceChildren(inner);
+      await vegaEmbed(inner, narrowed(spec, width), {
         mode: "vega-lite", renderer: "svg", ast: true, actions: false, defaultStyle: false, tooltip,
         config: {}, loader: { load: () => Promise.reject(new Error("nothing is loaded")) },
       });
@@ -83,6 +81,13 @@
     }
     root.dataset.drawn = "yes";
   };
+  // On paper nothing can be opened: what belongs to the first screen is printed open.
+  let folded = [];
+  addEventListener("beforeprint", () => {
+    folded = [...document.querySelectorAll(".first details:not([open])")];
+    for (const each of folded) { each.open = true; }
+  });
+  addEventListener("afterprint", () => { for (const each of folded) { each.open = false; } });
   let waiting;
   addEventListener("resize", () => { clearTimeout(waiting); waiting = setTimeout(drawAll, 150); });
   requestAnimationFrame(() => setTimeout(drawAll));

@@ -16,8 +16,8 @@ _LONG = 700
 """The characters from which on an answer is folded."""
 
 SETS = {
-    "refused": "requests that the base refuses",
-    "over_refused": "harmless requests that the base refuses",
+    "refused": "refused requests",
+    "over_refused": "over-refused, harmless requests",
     "harmless_looking": "harmless-looking requests",
     "answered": "ordinary requests",
 }
@@ -144,7 +144,7 @@ def _pair(rows: Mapping[str, Mapping[str, Any]]) -> Pair:
     name = text(some.get("set"), 60) or "?"
     folded = ""
     if name == "refused" and any(side.verdict not in ("refused", "?") for side in sides if side.of != BEFORE):
-        folded = "an answer to a request that the base refuses"
+        folded = "an answer to one of the refused requests"
     elif any(len(side.words) > _LONG for side in sides):
         folded = "long"
     return Pair(

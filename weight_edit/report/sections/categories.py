@@ -109,7 +109,7 @@ def _compared(count: int, found: Sequence[Mapping[str, Any]]) -> Iterator[Figure
     rows = found[:_MOST_EDITS]
     if len(rows) < 2:
         return
-    first, second = "refused requests", "harmless ones that the base refuses"
+    first, second = "refused requests", "over-refused, harmless ones"
     looks = {first: (EDITED, "diamond"), second: (BASE, "circle")}
     random = {f"{name} ": (CONTROL, look[1]) for name, look in looks.items()}
     data, table = [], []

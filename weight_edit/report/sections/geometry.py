@@ -4,20 +4,22 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from weight_edit.report.charts import AFTER, BEFORE, MODELS, curves, layers, quantitative
+from weight_edit.report.charts import AFTER, BEFORE, MODELS, curves, filled, layers, quantitative
 from weight_edit.report.figure import Figure, Section, Table
 from weight_edit.report.numbers import small
 from weight_edit.report.run_record import RunRecord
-from weight_edit.report.theme import DASHES, INK, SERIES, SHAPES
+from weight_edit.report.theme import CONTROL, DASHES, INK, SERIES, SHAPES
 from weight_edit.report.values import Estimate, entries, estimate, named, number, rows, text, whole
 
 _MODELS = {"base": BEFORE, "edited": AFTER}
 _WORDS = {
     "refused": "refused requests",
     "answered": "ordinary requests",
-    "over_refused": "harmless, refused by the base",
+    "over_refused": "over-refused, harmless ones",
     "harmless_looking": "harmless-looking",
 }
+_DEALT = "dealt at random"
+_MOST_LAYERS = 2000
 _MOST = 1600
 _STEPS = 48
 _TWO = 2.0
@@ -27,7 +29,7 @@ _TWO = 2.0
 def geometry(record: RunRecord) -> Section | None:
     """The papers' picture, where a run has measured it."""
     found = entries(record.json("geometry.json"))
-    parts = [*_plane(found), *_separation(found)]
+    parts = [*_plane(found), *_components(found), *_separation(found)]
     return Section(name="geometry", title="In the residual stream", parts=tuple(parts)) if parts else None
 
 
@@ -38,10 +40,10 @@ def _plane(found: Mapping[str, Any]) -> Iterator[Figure]:
         return
     words = {name: _WORDS.get(name, text(name, 30) or "?") for name in names}
     looks = {words[name]: (SERIES[i % 4], SHAPES[i % len(SHAPES)]) for i, name in enumerate(names)}
-    along, across = (text(entries(found.get("axes")).get(key), 90) for key in ("along", "across"))
-    x = quantitative("x", along or "along the direction", percent=False)
-    y = quantitative("y", across or "across it", percent=False)
-    spec = _drawn(found, classes, words, looks, x, y)
+    across = text(entries(found.get("axes")).get("across"), 300)
+    x = quantitative("x", "along the direction", percent=False)
+    y = quantitative("y", "across it", percent=False)
+    spec = _drawn(found, classes, words=words, looks=looks, x=x, y=y)
     layer, position = whole(found.get("layer")), found.get("position")
     where = "" if layer is None else f" at layer {layer}, position {named(position)}"
     yield Figure(
@@ -49,7 +51,7 @@ def _plane(found: Mapping[str, Any]) -> Iterator[Figure]:
         title=f"The classes of prompts before and after the edit{where}",
         reading="Each arrow leads from a class's centre before the edit (hollow) to that after it (filled); ellipses "
         "hold two standard deviations, dashed before. Classes that the direction told apart lie over one another "
-        "after an ablation.",
+        f"after an ablation.{f' Across is {across}.' if across else ''}",
         alt="Points of prompts in a plane, with a centre and an ellipse for each class before and after the edit, and "
         "arrows from before to after.",
         spec=spec,
@@ -71,12 +73,13 @@ def _plane(found: Mapping[str, Any]) -> Iterator[Figure]:
 def _drawn(
     found: Mapping[str, Any],
     classes: Sequence[Mapping[str, Any]],
+    *,
     words: Mapping[str, str],
     looks: Mapping[str, tuple[str, str]],
     x: Mapping[str, Any],
     y: Mapping[str, Any],
 ) -> dict[str, Any]:
-    colour = {"field": "kind", "type": "nominal", "legend": {"title": None, "columns": 2, "offset": 28}}
+    colour = {"field": "kind", "type": "nominal", "legend": {"title": None, "offset": 28}}
     colour["scale"] = {"domain": list(looks), "range": [look[0] for look in looks.values()]}
     shape = {**colour, "scale": {"domain": list(looks), "range": [look[1] for look in looks.values()]}}
     points = [
@@ -93,44 +96,42 @@ def _drawn(
     ]
     ellipses = [row for each in known for row in _ellipse(each, words)]
     both = {"x": x, "y": y, "color": colour}
-    before, after = ({"filter": f"datum.model === '{model}'"} for model in (BEFORE, AFTER))
     tooltip = [{"field": "kind", "title": " "}, {"field": "model"}, {"field": "x", "format": ".3~g", "title": "along"}]
     tooltip.append({"field": "y", "format": ".3~g", "title": "across"})
     line = {"order": {"field": "order", "type": "quantitative"}, "detail": [{"field": "model"}]}
     return {
-        "data": {"values": centres},
         "height": 420,
         "usermeta": {"square": 460, "widest": 820},
-        "layer": [
-            {
-                "data": {"values": points},
-                "mark": {"type": "point", "filled": True, "size": 14, "opacity": 0.35},
-                "encoding": {**both, "shape": shape},
-            },
-            {
-                "data": {"values": ellipses},
-                "transform": [before],
-                "mark": {"type": "line", "strokeWidth": 1.5, "strokeDash": [4, 3]},
-                "encoding": {**both, **line},
-            },
-            {
-                "data": {"values": ellipses},
-                "transform": [after],
-                "mark": {"type": "line", "strokeWidth": 2},
-                "encoding": {**both, **line},
-            },
-            *_arrows(centres, x, y),
-            {
-                "transform": [before],
-                "mark": {"type": "point", "filled": False, "size": 130, "strokeWidth": 2.5, "opacity": 1},
-                "encoding": {**both, "shape": shape, "tooltip": tooltip},
-            },
-            {
-                "transform": [after],
-                "mark": {"type": "point", "filled": True, "size": 150, "opacity": 1},
-                "encoding": {**both, "shape": shape, "tooltip": tooltip},
-            },
-        ],
+        "layer": filled(
+            [
+                {
+                    "data": {"values": points},
+                    "mark": {"type": "point", "filled": True, "size": 14, "opacity": 0.35},
+                    "encoding": {**both, "shape": shape},
+                },
+                {
+                    "data": {"values": [row for row in ellipses if row["model"] == BEFORE]},
+                    "mark": {"type": "line", "strokeWidth": 1.5, "strokeDash": [4, 3]},
+                    "encoding": {**both, **line},
+                },
+                {
+                    "data": {"values": [row for row in ellipses if row["model"] == AFTER]},
+                    "mark": {"type": "line", "strokeWidth": 2},
+                    "encoding": {**both, **line},
+                },
+                *_arrows(centres, x, y),
+                {
+                    "data": {"values": [row for row in centres if row["model"] == BEFORE]},
+                    "mark": {"type": "point", "filled": False, "size": 130, "strokeWidth": 2.5, "opacity": 1},
+                    "encoding": {**both, "shape": shape, "tooltip": tooltip},
+                },
+                {
+                    "data": {"values": [row for row in centres if row["model"] == AFTER]},
+                    "mark": {"type": "point", "filled": True, "size": 150, "opacity": 1},
+                    "encoding": {**both, "shape": shape, "tooltip": tooltip},
+                },
+            ]
+        ),
     }
 
 
@@ -204,37 +205,81 @@ def _ellipse(each: Mapping[str, Any], words: Mapping[str, str]) -> Iterator[dict
 
 
 def _separation(found: Mapping[str, Any]) -> Iterator[Figure]:
+    """How well the two classes are told apart at each layer, beside what chance gives."""
     data: list[dict[str, Any]] = []
     table: dict[int, dict[str, str]] = {}
-    for row in rows(found.get("separation"), 2000):
+    chance = rows(entries(found.get("control")).get("separation"), _MOST_LAYERS)
+    known = [*rows(found.get("separation"), _MOST_LAYERS), *({**row, "is_chance": True} for row in chance)]
+    for row in known:
         layer = whole(row.get("layer"))
-        for name, model in _MODELS.items():
-            known = estimate(row.get(name))
-            if layer is None or known is None:
+        for name, model in ({"": _DEALT} if row.get("is_chance") else _MODELS).items():
+            area = estimate(row.get(name) if name else row)
+            if layer is None or area is None:
                 continue
-            data.append({"series": model, "x": layer, "y": known.value, "low": known.low, "high": known.high})
-            table.setdefault(layer, {})[model] = _said(known)
+            data.append({"series": model, "x": layer, "y": area.value, "low": area.low, "high": area.high})
+            table.setdefault(layer, {})[model] = _said(area)
     if len(table) < 2:
         return
-    of = text(found.get("separation_words"), 120) or "separation of refused and ordinary requests"
-    x = layers([row["x"] for row in data], "layer whose input is read")
     data.sort(key=lambda row: row["x"])
+    names = [name for name in (BEFORE, AFTER, _DEALT) if any(row["series"] == name for row in data)]
+    low = min(0.4, *(row["y"] if row["low"] is None else row["low"] for row in data))
+    y = quantitative(
+        "y", "area under the ROC curve", percent=False, domain=[low, max(1.0, *(row["y"] for row in data))]
+    )
     yield Figure(
         name="separation",
-        title="How far the two kinds of requests lie apart, layer by layer",
-        reading="Where the curve after the edit lies at 0, that layer tells the two no longer apart along the "
-        "direction; bars are 95% intervals.",
-        alt="A curve for each model over the layers of the model.",
+        title="How well refused and ordinary requests are told apart, layer by layer",
+        reading="Along each layer's own mean difference, taken from one half of the prompts and looked at on the "
+        "other: 1 tells all of them apart, 0.5 is chance. What stays high after the edit is told by other directions "
+        "than the one that was removed. Bars are 95% intervals.",
+        alt="A curve for each model over the layers, from 0.5, which is chance, to 1.",
         spec=curves(
             data,
-            {model: (*MODELS[model], DASHES[i]) for i, model in enumerate(MODELS)},
-            x,
-            quantitative("y", of, percent=False),
+            {
+                **{model: (*MODELS[model], DASHES[i]) for i, model in enumerate(MODELS)},
+                _DEALT: (CONTROL, "cross", [4, 4]),
+            },
+            layers([row["x"] for row in data], "layer whose input is read"),
+            y,
         ),
         table=Table(
-            ("layer", BEFORE, AFTER),
-            tuple((str(layer), each.get(BEFORE, "?"), each.get(AFTER, "?")) for layer, each in sorted(table.items())),
+            ("layer", *names),
+            tuple((str(layer), *(each.get(name, "") for name in names)) for layer, each in sorted(table.items())),
         ),
+    )
+
+
+def _components(found: Mapping[str, Any]) -> Iterator[Figure]:
+    """The mean component along the direction at each layer, of refused and of ordinary requests."""
+    data: list[dict[str, Any]] = []
+    table: list[tuple[str, ...]] = []
+    looks: dict[str, tuple[str, str, Sequence[int]]] = {}
+    for row in rows(found.get("components"), 20_000):
+        name, model, layer = str(row.get("class")), _MODELS.get(str(row.get("model"))), whole(row.get("layer"))
+        mean = estimate(row, "mean")
+        if name not in ("refused", "answered") or model is None or layer is None or mean is None:
+            continue
+        series = f"{_WORDS[name]}, {model}"
+        number_ = 0 if name == "refused" else 1
+        looks[series] = (SERIES[number_], SHAPES[number_], DASHES[model == AFTER])
+        data.append({"series": series, "x": layer, "y": mean.value, "low": mean.low, "high": mean.high})
+        table.append((series, str(layer), _said(mean)))
+    if len({row["x"] for row in data}) < 2:
+        return
+    data.sort(key=lambda row: row["x"])
+    yield Figure(
+        name="components",
+        title="The component along the direction, layer by layer",
+        reading="Before the edit the two kinds of requests part along the direction; what is ablated lies at 0 in "
+        "every layer. Means over prompts with 95% intervals; after the edit dashed.",
+        alt="Curves over the layers: the mean component of two kinds of requests before and after the edit.",
+        spec=curves(
+            data,
+            looks,
+            layers([row["x"] for row in data], "layer whose input is read"),
+            quantitative("y", "component along the direction", percent=False),
+        ),
+        table=Table(("requests, model", "layer", "mean component"), tuple(table)),
     )
 
 

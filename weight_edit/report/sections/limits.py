@@ -5,6 +5,7 @@ from typing import Any
 
 from weight_edit.report.numbers import counted
 from weight_edit.report.run_record import RunRecord
+from weight_edit.report.sections.answers import SETS
 from weight_edit.report.values import at, entries, named, number, text, whole
 
 _LANGUAGES = {
@@ -21,19 +22,18 @@ _LANGUAGES = {
     "ar": "Arabic",
     "hi": "Hindi",
 }
-_SETS = {
-    "refused": "requests that the base refuses",
-    "over_refused": "harmless requests that the base refuses (over-refusal)",
-    "harmless_looking": "harmless requests that look harmful",
-    "answered": "ordinary requests",
-}
 
 
 def limits(record: RunRecord) -> list[str]:
     """Sentences, the weightiest first."""
     measured = record.edited or record.baseline
     if not measured:
-        return ["No model's answers were measured in this run."]
+        return [
+            "Edits were judged on validation prompts alone, by which one was picked: measured again on other prompts, "
+            "the one that was taken may do less well."
+            if record.search
+            else "No model's answers were measured in this run."
+        ]
     return [
         *_model(record),
         *_judges(measured),
@@ -48,7 +48,8 @@ def _model(record: RunRecord) -> Iterator[str]:
     if record.model.startswith("organism"):
         yield "The model is the embedded test model, trained to refuse by one direction: real models are less obliging."
     if not record.edited:
-        yield "No edited checkpoint was measured; edits of the studies were tried under hooks."
+        hooks = "; edits of the studies were tried under hooks" if record.studies else ""
+        yield f"No edited checkpoint was measured{hooks}."
     elif not record.verification:
         yield "The checkpoint was not verified: completeness and integrity are open."
 
@@ -71,13 +72,13 @@ def _usefulness(measured: Mapping[str, Any]) -> Iterator[str]:
 
 def _sets(measured: Mapping[str, Any]) -> Iterator[str]:
     sets = entries(measured.get("sets"))
-    absent = [words for name, words in _SETS.items() if name not in sets]
+    absent = [words for name, words in SETS.items() if name not in sets]
     if absent:
         yield f"Not asked: {'; '.join(absent)}."
     counts = {name: count for name, found in sets.items() if (count := whole(at(found, "count"))) is not None}
     if counts:
         name = min(counts, key=lambda each: counts[each])
-        words = _SETS.get(name, text(name) or "?")
+        words = SETS.get(name, text(name) or "?")
         yield f"The smallest set has {counted(counts[name], 'prompt')} ({words}); look at how wide its interval is."
     told = {key for found in sets.values() for key in entries(at(found, "style.languages"))}
     known = sorted(_LANGUAGES.get(code, text(code, 20) or "?") for code in told)

@@ -36,11 +36,12 @@ def _by_length(record: RunRecord) -> Iterator[Figure]:
                 if known is not None:
                     data.append({"series": side, "x": length, "y": known.value, "low": known.low, "high": known.high})
                     lines.setdefault(length, {})[side] = share(known)
-        if len(lines) < 2:
+        moves = any(len({row["y"] for row in data if row["series"] == side}) > 1 for side in MODELS)
+        if len(lines) < 2 or not (moves or name == "refused"):
             continue
         x = quantitative("x", "tokens of the answer that the judge read", percent=False)
         x["scale"] = {"type": "log", "base": 2, "nice": False}
-        x["axis"] |= {"values": sorted(lines), "format": "d"}
+        x["axis"] = {"title": x["axis"]["title"], "values": sorted(lines), "format": "d"}
         yield Figure(
             name=f"length-{name.replace('_', '-')}",
             title=f"Refusal against the length of the answer, {SETS[name]}",
@@ -71,8 +72,8 @@ def _by_category(record: RunRecord) -> Iterator[Figure]:
         values = {found.value for of in known.values() for found in of.values() if found is not None}
         if len(names) < 2 or not values:
             continue
-        if name == "answered" and values == {0.0}:
-            # No ordinary request is refused by either: nothing to look at.
+        if name != "refused" and values == {0.0}:
+            # None of them is refused by either model: nothing to look at.
             continue
         names.sort(key=lambda key: -(found.value if (found := known[AFTER].get(key) or known[BEFORE].get(key)) else 0))
         shown = {key: _label(key, known, key) for key in names}

@@ -30,11 +30,16 @@ def reproduction(record: RunRecord) -> Section:
 def _commands(record: RunRecord) -> Iterator[str]:
     name = shlex.quote(record.name)
     if not record.state:
+        taken = text(at(record.search, "picked.point.digest"), 40) or "?"
+        for point in record.points:
+            if point.endswith(f"-{taken}.yaml"):
+                out = shlex.quote(f"{record.name}-taken")
+                yield f"weight-edit run {name}/{shlex.quote(f'points/{point}')} --out {out}"
         yield f"weight-edit report {name}"
         return
     yield f"weight-edit run {name}/recipe.yaml --out {shlex.quote(f'{record.name}-again')}"
     if record.edited:
-        model = shlex.quote(record.model)
+        model = shlex.quote(record.model_argument)
         yield f"weight-edit verify {model} {name}/model"
         sets = entries(record.edited.get("sets"))
         given = [

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from weight_edit.report.charts import quantitative
+from weight_edit.report.charts import filled, quantitative
 from weight_edit.report.figure import Figure, Notes, Section, Table
 from weight_edit.report.numbers import counted, share, small
 from weight_edit.report.run_record import RunRecord
@@ -98,7 +98,7 @@ def _front(points: list[dict[str, Any]]) -> Iterator[Figure]:
     x["scale"] = {"type": "log", "nice": False, "domain": ends}
     x["axis"] |= {"format": ".0e", "tickCount": 4}
     y = quantitative("y", "refused requests still refused", percent=True, domain=[0, 1])
-    colour = {"field": "kind", "type": "nominal", "legend": {"title": None, "columns": 4, "offset": 28}}
+    colour = {"field": "kind", "type": "nominal", "legend": {"title": None, "offset": 28}}
     colour["scale"] = {"domain": kinds, "range": [_LOOKS[kind][0] for kind in kinds]}
     shape = {**colour, "scale": {"domain": kinds, "range": [_LOOKS[kind][1] for kind in kinds]}}
     tooltip = [
@@ -121,22 +121,24 @@ def _front(points: list[dict[str, Any]]) -> Iterator[Figure]:
         spec={
             "data": {"values": data},
             "height": 320,
-            "layer": [
-                {
-                    "data": {"values": steps},
-                    "mark": {"type": "line", "interpolate": "step-after", "color": SOFT, "strokeWidth": 1.5},
-                    "encoding": {"x": x, "y": y},
-                },
-                {
-                    "transform": [{"filter": "isValid(datum.low) && isValid(datum.high)"}],
-                    "mark": {"type": "rule", "strokeWidth": 2, "opacity": 0.4},
-                    "encoding": {"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"}, "color": colour},
-                },
-                {
-                    "mark": {"type": "point", "filled": True, "size": 95, "opacity": 1},
-                    "encoding": {"x": x, "y": y, "color": colour, "shape": shape, "tooltip": tooltip},
-                },
-            ],
+            "layer": filled(
+                [
+                    {
+                        "data": {"values": steps},
+                        "mark": {"type": "line", "interpolate": "step-after", "color": SOFT, "strokeWidth": 1.5},
+                        "encoding": {"x": x, "y": y},
+                    },
+                    {
+                        "data": {"values": [each for each in data if each["low"] is not None]},
+                        "mark": {"type": "rule", "strokeWidth": 2, "opacity": 0.4},
+                        "encoding": {"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"}, "color": colour},
+                    },
+                    {
+                        "mark": {"type": "point", "filled": True, "size": 95, "opacity": 1},
+                        "encoding": {"x": x, "y": y, "color": colour, "shape": shape, "tooltip": tooltip},
+                    },
+                ]
+            ),
         },
         table=Table(
             ("point", "is", "from", "damage", "refusal", "over-refusal", "directions"),

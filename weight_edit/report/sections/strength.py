@@ -15,7 +15,7 @@ RANDOM, MAIN = "random", "main"
 
 _RATES = {
     "refusal": "refused requests",
-    "over_refusal": "harmless ones that the base refuses",
+    "over_refusal": "over-refused, harmless ones",
     "looking": "harmless-looking ones",
     "answered_refusal": "ordinary ones",
 }

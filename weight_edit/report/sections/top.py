@@ -6,7 +6,7 @@ from typing import Any
 
 from weight_edit.baking.card.edit_summary import edit_summary, purpose
 from weight_edit.evaluation.figures import RATES
-from weight_edit.report.charts import AFTER, BEFORE, dot, dots
+from weight_edit.report.charts import AFTER, BEFORE, dot, dots, wrapped
 from weight_edit.report.figure import Figure, Table
 from weight_edit.report.numbers import NONE, counted, decimal, points, share, small
 from weight_edit.report.run_record import RunRecord
@@ -32,20 +32,26 @@ class Certificate:
 
 def headline(record: RunRecord) -> str:
     """The title of the page."""
+    if not record.state:
+        return f"A search for the best edit of {record.model}"
     return text(record.recipe.get("title")) or f"What was done to {record.model}"
 
 
 def deed(record: RunRecord) -> list[str]:
     """What was edited and what it is for, in a few sentences."""
-    steps = _steps(record.recipe)
+    steps, status = _steps(record.recipe), text(record.state.get("status"))
     if not record.state:
-        return [f"A search for the best edit of {record.model}; no checkpoint was written."]
+        return [
+            "Many edits were scored, and the answers under the best of them judged; no checkpoint was written.",
+            "The edits change how often the model refuses.",
+        ]
     if not steps:
         return [f"{record.model} was measured and looked into; no checkpoint was written."]
     summaries = [edit_summary(step) for step in steps]
-    said = [f"{record.model}, with {'; then '.join(summaries)}, {_where(steps)}.{_found(record)}"]
+    made = bool(record.edited or record.verification or status == "done")
+    verb = "with" if made else "which is to have"
+    said = [f"{record.model}, {verb} {'; then '.join(summaries)}, {_where(steps)}.{_found(record)}"]
     said += purpose([{"directions": _concept(record)}])
-    status = text(record.state.get("status"))
     if status != "done":
         said.append(
             f"This run is not finished (its status: {status or 'not recorded'}); the page shows what it has so far."
@@ -133,13 +139,16 @@ def overview(record: RunRecord) -> Figure | None:
     columns = ("measure", "prompts", "before", "after", "difference, points")
     if not record.edited:
         columns, lines = ("measure", "prompts", "rate"), [line[:3] for line in lines]
+    marked = ""
+    if any("chance?" in line[-1] for line in lines):
+        marked = " Where a difference is marked “chance?”, the paired test cannot tell it from none."
     return Figure(
         name="before-and-after",
         title="Before and after the edit" if record.edited else "The model as it is",
-        reading="Dots are shares of the prompts, bars and brackets 95% intervals. Where a difference is marked "
-        "“chance?”, the paired test cannot tell it from none.",
+        reading=f"Dots are shares of the prompts, bars and brackets 95% intervals.{marked}",
         alt="Dots with intervals on an axis from 0 to 100 %, two for each measure: before the edit and after it.",
         spec=dots(data, beside=beside),
+        narrow=dots(_broken(data), beside={wrapped(label, 20): said for label, said in beside.items()}, line=50),
         table=Table(columns, tuple(lines)),
     )
 
@@ -155,6 +164,11 @@ def _apart(said: str, apart: Estimate | None, told: object) -> str:
     return f"{said}, chance?" if told is False and apart.value else said
 
 
+def _broken(data: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows with names of several lines, as a phone has room for them."""
+    return [{**row, "row": wrapped(row["row"], 20)} for row in data if row]
+
+
 def _beside(before: Estimate | None, after: Estimate | None) -> str:
     """The rates of a line, as they stand at its end: "100.0 → 0.0 %"."""
     return f"{' → '.join(f'{100 * each.value:.1f}' for each in (before, after) if each is not None)} %"
@@ -166,8 +180,8 @@ def costs(record: RunRecord) -> str:
     loss = estimate(at(record.edited, "differences.answered.loss"))
     if loss is not None:
         told = at(record.edited, "differences.answered.loss.told")
-        apart = _apart(decimal(loss, signed=True), loss, told)
-        said.append(f"loss of known ordinary answers, nats per token: {apart}")
+        chance = " (may be chance)" if told is False and round(loss.value, 4) else ""
+        said.append(f"loss of known ordinary answers, nats per token: {decimal(loss, signed=True)}{chance}")
     return f"{'; '.join(said)}." if said else ""
 
 

@@ -1,10 +1,13 @@
 """The sixth step: the edit is tried in a chat, before anything is written."""
 
-import shlex
+from collections.abc import Iterator
+from typing import Any
 
-from weight_edit.ui.commands import shown_path
-from weight_edit.ui.frame import Frame
-from weight_edit.ui.project import Project
+from weight_edit.errors import WeightEditError
+from weight_edit.ui.commands import chat_command
+from weight_edit.ui.conversation import BAKED, HOOKS, Conversation, example
+from weight_edit.ui.frame import Frame, html_update
+from weight_edit.ui.markup import paragraph
 from weight_edit.ui.steps.heading import heading
 
 
@@ -12,7 +15,38 @@ def build(frame: Frame) -> None:
     """Put the chat into the frame."""
     import gradio
 
-    heading("Try it", "Talk to the model with the edit as hooks: nothing is written.")
+    heading(
+        "Try it",
+        "Both answer what you write: the model as it is, and with the edit. Nothing is written. Tokens are shaded by "
+        "how far the model goes along the direction while it says them.",
+    )
+    conversation = Conversation()
+    with gradio.Row():
+        way = gradio.Radio(
+            label="Beside the model as it is",
+            choices=[("the edit as it would be", HOOKS), ("the baked model", BAKED)],
+            value=HOOKS,
+            elem_id="chat-way",
+        )
+        strength = gradio.Slider(
+            0,
+            2,
+            step=0.05,
+            label="Strength",
+            info="1 takes all of it away. Step 7 bakes what is set here.",
+            elem_id="strength",
+        )
+        frame.field("strength", strength, "strength", "edit.strength")
+    turns = gradio.HTML(elem_id="turns", elem_classes="we-turns")
+    prompt = gradio.Textbox(label="Your prompt", lines=2, max_lines=8, elem_id="prompt")
+    said = gradio.HTML(visible=False, elem_id="said-chat")
+    with gradio.Row(elem_classes="we-buttons"):
+        send = gradio.Button("Send", variant="primary", scale=0, min_width=140, elem_id="send")
+        stop = gradio.Button("Stop", scale=0, min_width=100, elem_id="stop-chat")
+        refused = gradio.Button("A refused prompt", scale=0, min_width=190, elem_id="example-refused")
+        ordinary = gradio.Button("An ordinary prompt", scale=0, min_width=200, elem_id="example-ordinary")
+        close = gradio.Button("Close the chat", scale=0, min_width=180, elem_id="close-chat")
+    count = gradio.State(0)
     command = gradio.Textbox(
         label="The same in a terminal",
         interactive=False,
@@ -20,9 +54,45 @@ def build(frame: Frame) -> None:
         elem_classes="we-command",
         elem_id="command-chat",
     )
-    frame.show(command, lambda project: {"value": _command(project)})
+    frame.show(command, lambda project: {"value": str(chat_command(project.settings, project.directions))})
 
+    def reply(name: str, chosen: str, text: str) -> Iterator[list[Any]]:
+        project = frame.project(name)
+        quiet = gradio.update(**html_update(""))
+        if conversation.session is None:
+            yield [gradio.skip(), gradio.update(**html_update(paragraph("Loading the model …", "note"))), gradio.skip()]
+        try:
+            for shown in conversation.reply(project, chosen, text):
+                yield [shown, quiet, ""]
+        except WeightEditError as error:
+            yield [gradio.skip(), gradio.update(**html_update(paragraph(error, "bad"))), gradio.skip()]
 
-def _command(project: Project) -> str:
-    found = [] if project.directions is None else ["--directions", shown_path(project.directions)]
-    return shlex.join(["weight-edit", "chat", project.settings.model, *found])
+    def stopped() -> None:
+        if conversation.session is not None:
+            conversation.session.stop()
+
+    def closed() -> list[Any]:
+        conversation.close()
+        return ["", gradio.update(**html_update(""))]
+
+    def suggest(field: str) -> Any:
+        def suggested(name: str, number: int) -> list[Any]:
+            spec = getattr(frame.project(name).settings, field)
+            return [example(spec, number) if spec else "", number + 7]
+
+        return suggested
+
+    private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+    for event in (send.click, prompt.submit):
+        event(
+            reply,
+            [frame.name, way, prompt],
+            [turns, said, prompt],
+            concurrency_limit=1,
+            concurrency_id="chat",
+            **private,
+        )
+    stop.click(stopped, None, None, queue=False, **private)
+    close.click(closed, None, [turns, said], queue=False, **private)
+    refused.click(suggest("test_refused"), [frame.name, count], [prompt, count], queue=False, **private)
+    ordinary.click(suggest("test_answered"), [frame.name, count], [prompt, count], queue=False, **private)

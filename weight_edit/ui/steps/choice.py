@@ -34,11 +34,9 @@ def _edit(frame: Frame) -> None:
 
     with gradio.Row():
         kind = gradio.Dropdown(label="Kind of edit", choices=list(registered("edits/kinds", "edit")), elem_id="kind")
-        frame.field("kind", kind, "--kind", "kind")
-        strength = gradio.Number(label="Strength", info="1 takes all of it away, 0.5 half.", elem_id="strength")
-        frame.field("strength", strength, "--strength", "strength", "edit.strength")
+        frame.field("kind", kind, "kind")
         layers = gradio.Textbox(label="Layers", placeholder="all", info="such as 0-31 or 4,8-12", elem_id="layers")
-        frame.field("layers", layers, "--layers", "layers", "edit.layers")
+        frame.field("layers", layers, "layers", "edit.layers")
     gradio.HTML(
         paragraph("A point of a search has its own strengths and layers; these are for a direction of a find.", "note")
     )

@@ -27,18 +27,18 @@ def build(frame: Frame) -> None:
             method = gradio.Dropdown(
                 label="Method", choices=list(registered("directions/finders", "finder")), elem_id="method"
             )
-            frame.field("method", method, "--method", "method")
+            frame.field("method", method, "method")
             most = gradio.Number(
                 label="Largest KL divergence, nats",
                 info="A candidate that changes ordinary answers more is not taken.",
                 elem_id="max-kl",
             )
-            frame.field("max_kl", most, "--max-kl", "max_kl")
+            frame.field("max_kl", most, "max_kl")
         with gradio.Row():
             confirm = gradio.Number(label="Answers that confirm the choice", precision=0, minimum=0, info="0 for none")
-            frame.field("confirm", confirm, "--confirm", "confirm")
+            frame.field("confirm", confirm, "confirm")
             best = gradio.Checkbox(label="Take the nearest candidate where none keeps the bounds")
-            frame.field("best_effort", best, "--best-effort", "best_effort")
+            frame.field("best_effort", best, "best_effort")
         with gradio.Row():
             for name, label in (
                 ("trials", "Trials of a search"),
@@ -47,12 +47,12 @@ def build(frame: Frame) -> None:
             ):
                 with gradio.Column(min_width=160):
                     count = gradio.Number(label=label, precision=0, minimum=0, elem_id=name)
-                    frame.field(name, count, f"--{name}", name)
+                    frame.field(name, count, name)
             with gradio.Column(min_width=160):
                 pick = gradio.Textbox(
                     label="Point that is picked", info="such as refusal<=0.05, or knee", elem_id="pick"
                 )
-                frame.field("pick", pick, "--pick", "pick")
+                frame.field("pick", pick, "pick")
     with gradio.Column() as finding:
         find = Step(
             key="find",

@@ -37,9 +37,9 @@ def build(frame: Frame) -> None:
     with gradio.Accordion("Device, numbers and access", open=False):
         with gradio.Row():
             dtype = gradio.Dropdown(label="Numbers", choices=list(DTYPES), info="auto is what the model stores")
-            frame.field("dtype", dtype, "--dtype", "dtype")
+            frame.field("dtype", dtype, "dtype")
             device = gradio.Textbox(label="Device", placeholder="chosen by itself", info="cpu, cuda, mps")
-            frame.field("device", device, "--device", "device")
+            frame.field("device", device, "device")
         frame.token = gradio.Textbox(
             label="Hub token",
             type="password",

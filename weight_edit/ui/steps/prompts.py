@@ -16,19 +16,19 @@ _SHOWN = 5
 _MOST_PASTED = 5_000_000
 
 _FIELDS = (
-    ("target", "Prompts that the model refuses", ("--target", "target"), "What is found is what these have"),
-    ("baseline", "Ordinary prompts", ("--baseline", "baseline"), "and these have not."),
+    ("target", "Prompts that the model refuses", ("target",), "What is found is what these have"),
+    ("baseline", "Ordinary prompts", ("baseline",), "and these have not."),
     (
         "over_refused",
         "Harmless prompts that it refuses all the same",
-        ("--over-refused", "over_refused"),
+        ("over_refused",),
         "For a search; may be empty.",
     ),
 )
 
 _TESTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
-    ("test_refused", "Refused requests", ("evaluate.refused", "--refused")),
-    ("test_answered", "Ordinary requests", ("evaluate.answered", "--answered", "--prompts", "prompts")),
+    ("test_refused", "Refused requests", ("evaluate.refused", "refused")),
+    ("test_answered", "Ordinary requests", ("evaluate.answered", "answered", "prompts")),
     ("test_over_refused", "Harmless requests that the base refuses", ("evaluate.over_refused",)),
     ("test_harmless", "Harmless-looking requests", ("evaluate.harmless_looking",)),
 )

@@ -1,13 +1,11 @@
 """The last step: the edited model is uploaded, after a look at what would be."""
 
-from weight_edit.ui.commands import Command, push_command, shell_line
+from weight_edit.ui.commands import Command, is_dry, push_command, shell_line
 from weight_edit.ui.figures import pushed
 from weight_edit.ui.frame import Frame, Update
 from weight_edit.ui.project import Project
 from weight_edit.ui.step import Step
 from weight_edit.ui.steps.heading import heading
-
-_DRY = "--dry-run"
 
 
 def build(frame: Frame) -> None:
@@ -23,12 +21,12 @@ def build(frame: Frame) -> None:
         repo = gradio.Textbox(label="Repository", placeholder="your-name/your-model", elem_id="repo")
         frame.field("repo", repo, "repo_id", "repo", "REPO_ID")
         private = gradio.Checkbox(label="Private", elem_id="private")
-        frame.field("private", private, "--private", "private")
+        frame.field("private", private, "private")
     dry = Step(
         key="dry-run",
         start="Dry run: send nothing",
         command=lambda project: push_command(project.settings, project.edited, dry=True),
-        mine=lambda job: job.verb == "push" and _DRY in job.words,
+        mine=lambda job: job.verb == "push" and is_dry(job.words),
         shown=pushed,
     )
     frame.work(dry)
@@ -38,7 +36,7 @@ def build(frame: Frame) -> None:
             key="push",
             start="Push to the Hub",
             command=_push,
-            mine=lambda job: job.verb == "push" and _DRY not in job.words,
+            mine=lambda job: job.verb == "push" and not is_dry(job.words),
             shown=pushed,
         )
         frame.work(push)

@@ -1,0 +1,263 @@
+"""The page, built and not served: hostile texts in every place stay texts, and buttons start what is shown."""
+
+import json
+import os
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from weight_edit.ui.frame import Frame
+from weight_edit.ui.jobs import COMMAND, LOG, RESULT
+from weight_edit.ui.project import new_project, read_project
+from weight_edit.ui.server import page_app
+from weight_edit.ui.settings import Settings
+
+gradio = pytest.importorskip("gradio")
+
+EVIL = "<img src=x onerror=alert(1)></pre><script>alert(2)</script>${alert(3)}{{x}}\x1b]0;t\x07\"'"
+
+TAGS = {
+    *(
+        "p",
+        "pre",
+        "div",
+        "dl",
+        "dt",
+        "dd",
+        "table",
+        "caption",
+        "thead",
+        "tbody",
+        "tr",
+        "th",
+        "td",
+        "h2",
+        "h3",
+        "ul",
+        "li",
+    ),
+    *("progress", "figure", "figcaption", "svg", "line", "circle", "text", "a", "iframe"),
+}
+
+
+class Tags(HTMLParser):
+    """The tags and attributes of a piece of HTML."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.names: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.names |= {name for name, _ in attrs}
+
+
+def framed(folder: Path) -> Frame:
+    from weight_edit.ui.page import STEPS
+
+    with gradio.Blocks(analytics_enabled=False):
+        frame = Frame(folder)
+        for _, build in STEPS:
+            build(frame)
+    return frame
+
+
+def add_job(folder: Path, number: int, verb: str, result: Any, out: Path | None = None) -> None:
+    """A job that is done."""
+    path = folder / "jobs" / f"{number:03d}-{verb}"
+    path.mkdir(parents=True)
+    entry = {"words": [verb, EVIL], "out": out and str(out), "began": float(number), "process": None}
+    (path / COMMAND).write_text(json.dumps(entry))
+    (path / RESULT).write_text(json.dumps(result))
+    (path / LOG).write_text(EVIL + "\n" + json.dumps({"event": "step", "step": EVIL, "state": EVIL}))
+
+
+def everywhere(value: Any) -> Any:
+    """The value with its texts made evil."""
+    if isinstance(value, dict):
+        return {key: everywhere(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [everywhere(entry) for entry in value]
+    return EVIL if isinstance(value, str) else value
+
+
+def rendered(frame: Frame, folder: Path) -> str:
+    project = read_project(folder)
+    assert project is not None
+    shown = [view.render(project).get("value") for view in frame.views if isinstance(view.component, gradio.HTML)]
+    return "\n".join(each for each in shown if isinstance(each, str))
+
+
+RATE = {"value": 0.5, "low": 0.4, "high": 0.6, "count": 5, "total": 10}
+RESULTS = {
+    "inspect": {
+        "supported": True,
+        "anatomy": {"architecture": "a", "d_model": "x", "blocks": []},
+        "proof": {"leak": 1e-8},
+    },
+    "plan": {
+        "device": "cpu",
+        "notes": ["n"],
+        "steps": [{"name": "a", "what": "b", "seconds": {"low": 1.0, "high": 3.0}}],
+        "total": {"seconds": {"low": 1.0, "high": 3.0}},
+        "memory": {"total": 5e8},
+    },
+    "find": {
+        "layer": 3,
+        "position": -1,
+        "method": "m",
+        "warnings": ["w"],
+        "scores": [{"layer": 3, "position": -1, "rejected": None, "bypass": 1.0}, {"layer": "x", "rejected": "no"}],
+    },
+    "search": {
+        "warnings": ["w"],
+        "candidates": "c",
+        "picked": {"reason": "r", "point": {"digest": "d"}},
+        "front": [
+            {
+                "digest": "d",
+                "origin": "o",
+                "cheap": {"validation": {"damage": damage}},
+                "judged": {"sets": {"refused": {"refusal": {"64": RATE}}}},
+            }
+            for damage in (1e-4, 1e-2)
+        ],
+    },
+    "verify": {"passed": False, "integrity": "x", "complete": "x", "problems": ["p"], "leak": "l"},
+    "push": {"url": "u", "repo_id": "r", "files": ["f"], "private": True},
+}
+
+
+@pytest.mark.parametrize("way", ["find", "search"])
+def test_hostile_texts_stay_texts_wherever_they_stand(tmp_path: Path, way: str) -> None:
+    texts = {name: EVIL for name, value in Settings().to_dict().items() if isinstance(value, str)}
+    project = new_project(tmp_path, EVIL, Settings().changed({**texts, "way": way}))
+    run = project.folder / "run"
+    (run / "model").mkdir(parents=True)
+    (run / "model" / "README.md").write_text(EVIL + "\n![x](http://evil.example/x.png)")
+    summary = {"baseline": {"sets": {"refused": {"refusal": RATE}}}, "effect": {"finding": "f"}, "edited": {}}
+    (run / "run.json").write_text(json.dumps({"recipe": {}, "summary": everywhere(summary)}))
+    for number, (verb, result) in enumerate(RESULTS.items(), 1):
+        add_job(project.folder, number, verb, everywhere(result), project.folder / "out")
+    add_job(project.folder, 10, "run", {}, run)
+    add_job(project.folder, 11, "bake", {"error": EVIL, "exit_code": 2, "options": [EVIL, "model"]})
+    shown = rendered(framed(tmp_path), project.folder)
+    found = Tags()
+    found.feed(shown)
+    assert found.tags <= TAGS
+    assert not {name for name in found.names if name.startswith("on")}
+    assert "${" not in shown
+    assert "{{" not in shown
+    assert "\x1b" not in shown
+    assert shown.count("&lt;script&gt;") > 15
+
+
+def test_a_report_is_shown_in_a_frame_without_an_origin(tmp_path: Path) -> None:
+    project = new_project(tmp_path)
+    out = project.folder / "report-1"
+    out.mkdir()
+    (out / "report.html").write_text("<p>")
+    add_job(project.folder, 1, "report", {}, out)
+    shown = rendered(framed(tmp_path), project.folder)
+    assert f'sandbox="allow-scripts" src="/report/{project.name}/001-report"' in shown
+
+
+@pytest.fixture
+def begun(monkeypatch: pytest.MonkeyPatch) -> list[tuple[tuple[str, ...], str | None]]:
+    """The words and tokens of jobs that are started; none is."""
+    found: list[tuple[tuple[str, ...], str | None]] = []
+    monkeypatch.setattr(
+        "weight_edit.ui.frame.start_job", lambda folder, words, *, out, token: found.append((tuple(words), token))
+    )
+    return found
+
+
+def test_what_is_shown_is_what_is_started_and_a_token_is_in_no_word(tmp_path: Path, begun: list[Any]) -> None:
+    frame, project = framed(tmp_path), new_project(tmp_path)
+    step = next(each for each in frame.steps if each.key == "find")
+    token = "hf_" + "a" * 30
+    shown = str(step.command(project))
+    assert frame.start(step, project, f" {token}\n") == ""
+    words, given = begun[0]
+    assert "weight-edit " + " ".join(word for word in words if word not in ("--json", "--log-format", "json")) == shown
+    assert given == token
+    assert token not in " ".join(words)
+
+
+def test_a_token_in_the_wrong_field_is_not_kept(tmp_path: Path) -> None:
+    frame, project = framed(tmp_path), new_project(tmp_path)
+    values = [
+        ("hf_" + "b" * 30) if name in ("model", "repo") else getattr(project.settings, name) for name in frame.fields
+    ]
+    assert frame.kept(project.name, values).settings == project.settings
+    assert "hf_" not in (project.folder / "project.json").read_text()
+
+
+def test_nothing_is_pushed_without_a_dry_run_of_the_same_words(tmp_path: Path, begun: list[Any]) -> None:
+    frame, project = framed(tmp_path), new_project(tmp_path, settings=replace(Settings(), repo="me/model"))
+    model = project.folder / "model-1"
+    model.mkdir()
+    add_job(project.folder, 1, "bake", {}, model)
+    dry, push = (next(each for each in frame.steps if each.key == key) for key in ("dry-run", "push"))
+
+    def now(settings: Settings) -> Any:
+        found = read_project(project.folder)
+        assert found is not None
+        return replace(found, settings=settings)
+
+    assert "dry run" in frame.start(push, now(project.settings))
+    words = dry.command(now(project.settings)).words
+    path = project.folder / "jobs" / "002-push"
+    path.mkdir()
+    (path / COMMAND).write_text(json.dumps({"words": words, "out": None, "began": 2.0, "process": None}))
+    (path / RESULT).write_text("{}")
+    assert "dry run" in frame.start(push, now(replace(project.settings, private=False)))
+    assert "dry run" in frame.start(push, now(replace(project.settings, repo="other/model")))
+    assert begun == []
+    assert frame.start(push, now(project.settings)) == ""
+    assert "--dry-run" not in begun[0][0]
+
+
+def test_an_error_stands_beside_the_field_that_it_is_about(tmp_path: Path) -> None:
+    frame = framed(tmp_path)
+    project = new_project(tmp_path, settings=replace(Settings(), target="no-such.txt"))
+    add_job(project.folder, 1, "plan", {"error": "no-such.txt does not exist", "exit_code": 2})
+    add_job(project.folder, 2, "find", {"error": "max_kl is -1; it must be above 0", "exit_code": 2})
+    add_job(project.folder, 3, "verify", {"error": "it is not supported", "exit_code": 3, "options": ["device"]})
+    project = read_project(project.folder)  # type: ignore[assignment]
+    about = {
+        name: frame._field_error(project, name, (name,))["value"] for name in ("target", "max_kl", "device", "baseline")
+    }
+    assert "no-such.txt does not" in about["target"]
+    assert "above 0" in about["max_kl"]
+    assert "not supported" in about["device"]
+    assert about["baseline"] == ""
+
+
+def test_views_that_are_as_they_were_are_left_alone(tmp_path: Path) -> None:
+    frame, project = framed(tmp_path), new_project(tmp_path)
+    seen, timer, *first = frame._views(project, {})
+    again = frame._views(project, seen)
+    assert not timer.active
+    assert any("value" in update for update in first)
+    assert all("value" not in update and "visible" not in update for update in again[2:])
+
+
+def test_the_served_page_has_no_statistics_and_serves_no_files(tmp_path: Path) -> None:
+    from starlette.testclient import TestClient
+
+    app = page_app(tmp_path)
+    assert os.environ["GRADIO_ANALYTICS_ENABLED"] == "False"
+    with TestClient(app) as client:  # type: ignore[arg-type]
+        config = client.get("/config").json()
+        assert config["analytics_enabled"] is False
+        assert all(each["api_visibility"] == "private" for each in config["dependencies"])
+        secret = tmp_path / "secret"
+        secret.write_text("secret")
+        assert client.get(f"/gradio_api/file={secret}").status_code in (403, 404)
+        assert client.get("/report/none/none").status_code == 404
+        assert client.get("/docs").status_code == 404
