@@ -9,7 +9,7 @@ TORCH := 2.13.0
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo browser test lint bench stacks organism architectures docs install lock next test-fast clean
+.PHONY: help demo pictures browser test lint bench stacks organism architectures docs install lock next test-fast clean
 
 help: ## Show this list.
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 20
@@ -62,6 +62,9 @@ organism: install ## Train the embedded model again from nothing, and its three 
 	$(BIN)/python -m weight_edit.organism_training.train
 	$(BIN)/python -m weight_edit.organism_training.variants
 	$(BIN)/python -m weight_edit.organism_training.decoys
+
+pictures: install ## Draw the pictures of README and documents from runs of the embedded model: minutes.
+	$(BIN)/python tools/pictures.py
 
 lock: ## Renew requirements.lock: the newest releases within pyproject's ranges.
 	$(PYTHON) tools/lock.py torch==$(TORCH)

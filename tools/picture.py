@@ -1,9 +1,9 @@
 """Draw the README's picture from a run: what an edit gains and costs, against its strength.
 
-    weight-edit run refusal-direction --out runs/strength --set studies.0.options.strengths=[0.2,0.4,0.5,0.6,0.8,1]
-    python tools/picture.py runs/strength docs/images/strength.svg
+    python tools/picture.py RUN docs/images/strength.svg
 
 Reads the table that the recipe's sweep wrote, and nothing else. The same table gives the same file, byte for byte.
+`tools/pictures.py` makes the run.
 """
 
 import json

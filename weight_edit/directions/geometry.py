@@ -6,7 +6,10 @@
     layer       the block at whose input the direction was found
     position    from a prompt's end, negative; "all" for the mean over a prompt's tokens
     direction   the name of the directions in the recipe
-    axes        {"along", "across"}: in words, what the two coordinates of the pictures are
+    axes        {"along", "across"}: in a few words, what the two coordinates of the pictures are: the component along
+                the direction, a unit vector (of several the line in their span along which the classes' means differ);
+                and along the direction of largest variance within the sets, of the unedited model at the same place,
+                among those orthogonal to all of the directions
     points      one for each prompt and model: {"class", "model", "prompt", "along", "across"}; `class` is the evaluated
                 set ("refused", "answered", ...), `model` is "base" or "edited", `prompt` the number in that set, from 0
     classes     {"class", "model", "centre": [along, across], "covariance": [[., .], [., .]], "count"} of these points
@@ -45,10 +48,7 @@ VERSION = 1
 PROMPTS = 48
 """Prompts of each set that are looked at."""
 
-ACROSS = (
-    "the direction of largest variance within the sets in the unedited model, at the same place, orthogonal to the "
-    "directions"
-)
+ACROSS = "across it: largest variance within the sets, before"
 
 _CONTROL = "the same prompts, dealt at random to two classes of these sizes, in the unedited model"
 _FEWEST = 4
@@ -83,10 +83,9 @@ class Place:
 
     @property
     def along(self) -> str:
-        """What the first coordinate is, in words."""
-        where = "the mean over a prompt's tokens" if self.position is None else f"token {self.position} of a prompt"
-        whose = "the direction" if len(self.rows) == 1 else f"the line in the span of {len(self.rows)} directions"
-        return f"the component along {whose} '{self.name}', of unit length, at the input of block {self.layer}, {where}"
+        """What the first coordinate is, in a few words."""
+        where = "mean over tokens" if self.position is None else f"token {self.position}"
+        return f"along '{self.name}', block {self.layer}'s input, {where}"
 
 
 @dataclass(frozen=True, kw_only=True)
