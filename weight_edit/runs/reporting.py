@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from weight_edit.checkpoint.rewrite.ownership import REPORT
-from weight_edit.errors import FOREIGN_ERRORS, WeightEditError, first_line
+from weight_edit.errors import WeightEditError, first_line
 from weight_edit.report.report import PAGE, report_runs
 from weight_edit.runs.folder import RunFolder
 from weight_edit.utils.progress import announce
@@ -24,7 +24,7 @@ def report_of_run(folder: RunFolder) -> Path | None:
 
     try:
         folder.step("report", json.loads(json.dumps(summary, default=str)), (REPORT,), work)
-    except (WeightEditError, *FOREIGN_ERRORS) as error:
+    except Exception as error:  # noqa: BLE001 (whatever is wrong with the page, hours of work are done)
         folder.log(_missing(error))
         announce(_missing(error))
         return None
@@ -35,7 +35,7 @@ def report_of_search(folder: Path) -> Path | None:
     """The page of a search that is done; None where there is none, which is told in a line."""
     try:
         return report_runs(folder, folder / REPORT, overwrite=True).path
-    except (WeightEditError, *FOREIGN_ERRORS) as error:
+    except Exception as error:  # noqa: BLE001 (as above)
         announce(_missing(error))
         return None
 
