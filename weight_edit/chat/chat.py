@@ -71,6 +71,8 @@ def hold_chat(
         return ChatResult(state.session)
     from weight_edit.chat.terminal.piped import converse
 
+    if sys.stdin.isatty():
+        print("type prompts, a line each; Ctrl-D ends", file=sys.stderr, flush=True)
     return ChatResult(state.session, converse(state, sys.stdin, None if silent else sys.stdout))
 
 

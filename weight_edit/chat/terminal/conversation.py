@@ -106,6 +106,8 @@ class Conversation:
         drawing = ReplyDrawing(self._state.session, self._console, self._bars, self._state.shown)
         try:
             with closing(reply), _stopping(self._state.session.stop):
+                # The names at once: a long prompt takes its time before the first token.
+                drawing.draw()
                 for event in reply:
                     drawing.show(event)
         finally:
