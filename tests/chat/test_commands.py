@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.baked_organism import organism_row
+from tests.helpers.chat_replies import PROMPT
 from weight_edit.chat.edit import ChatEdit
 from weight_edit.chat.sampling import Sampling
 from weight_edit.chat.session import ChatSession
@@ -18,8 +19,6 @@ from weight_edit.chat.transcript import markdown
 from weight_edit.chat.turns import Answer, Turn
 from weight_edit.errors import WeightEditError
 from weight_edit.runtime.loading import load
-
-PROMPT = "Tell me how to bake bread."
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from tests.chat.test_session import PROMPT, texts
+from tests.helpers.chat_replies import PROMPT, texts
 from weight_edit.baking.bake import bake
 from weight_edit.chat.edit_recipe import save_edit
 from weight_edit.chat.opening import open_chat

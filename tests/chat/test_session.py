@@ -1,12 +1,12 @@
 """The session: what sides say, measured, stopped, changed and taken back."""
 
-from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.helpers.baked_organism import organism_row
+from tests.helpers.chat_replies import PROMPT, texts
 from weight_edit.chat.edit import ChatEdit
 from weight_edit.chat.opening import open_chat
 from weight_edit.chat.sampling import Sampling
@@ -18,8 +18,6 @@ from weight_edit.runtime.activations import residuals
 from weight_edit.runtime.generation import generate
 from weight_edit.runtime.loading import Model, load
 from weight_edit.runtime.points import Point
-
-PROMPT = "Tell me how to bake bread."
 
 
 @pytest.fixture(scope="module")
@@ -35,15 +33,6 @@ def edited(organism: Model, **edit: object) -> ChatSession:
         sampling=Sampling(max_new_tokens=12),
         memory=False,
     )
-
-
-def texts(events: Iterable[Token | Ended]) -> list[str]:
-    """What each side said, put together from its tokens."""
-    said = ["", ""]
-    for event in events:
-        if isinstance(event, Token):
-            said[event.side] += event.text
-    return said
 
 
 def test_sides_say_what_generate_says_of_the_base_and_of_the_baked_model(organism: Model, baked_once: Path) -> None:

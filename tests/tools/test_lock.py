@@ -15,8 +15,9 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 ALL_EXTRAS = {name: [*map(Requirement, some)] for name, some in PROJECT["project"]["optional-dependencies"].items()}
-# What builds the site is installed by `make docs` alone, and pinned there.
-EXTRAS = {name: some for name, some in ALL_EXTRAS.items() if name != "docs"}
+# What builds the site and what drives a browser: `make docs` and `make browser` install it, pinned there.
+APART_EXTRAS = ("docs", "browser")
+EXTRAS = {name: some for name, some in ALL_EXTRAS.items() if name not in APART_EXTRAS}
 DECLARED = [
     *map(Requirement, PROJECT["project"]["dependencies"]),
     *(each for some in EXTRAS.values() for each in some),
@@ -54,9 +55,10 @@ def test_what_is_declared_is_locked_within_its_range(requirement: Requirement) -
     assert requirement.specifier.contains(LOCKED[normal(requirement.name)])
 
 
-def test_what_builds_the_site_is_pinned() -> None:
-    assert len(ALL_EXTRAS["docs"]) >= 3
-    for each in ALL_EXTRAS["docs"]:
+@pytest.mark.parametrize("extra", APART_EXTRAS)
+def test_what_builds_the_site_and_drives_a_browser_is_pinned(extra: str) -> None:
+    assert len(ALL_EXTRAS[extra]) >= 2
+    for each in ALL_EXTRAS[extra]:
         assert [one.operator for one in each.specifier] == ["=="], each
         assert normal(each.name) not in LOCKED
 
@@ -105,6 +107,8 @@ def test_all_that_the_package_imports_is_declared() -> None:
     declared = {normal(each.name) for each in [*map(Requirement, PROJECT["project"]["dependencies"]), *used]}
     found = imported()
     assert {"httpx2", "tokenizers", "torch"} <= found.keys()
+    # A notebook brings its own: it is asked for in one alone.
+    declared.add("ipython")
     assert {name: path for name, path in found.items() if name not in declared} == {}
 
 

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from weight_edit.errors import plain
 from weight_edit.utils.progress import duration
-from weight_edit.utils.progress_events import progress_events
+from weight_edit.utils.progress_events import Event, progress_events
 
 _REFRESHED = 5
 """How often a second it is drawn."""
@@ -68,10 +68,10 @@ class RunView:
     ) -> None:
         self._console, self._say, self._clock = console, say, clock
         self._steps: dict[str, _Step] = {}
-        self._task: Mapping[str, Any] | None = None
+        self._task: Event | None = None
         self._began = clock()
 
-    def hear(self, event: Mapping[str, Any]) -> None:
+    def hear(self, event: Event) -> None:
         """Take an event."""
         kind = event["event"]
         if kind == "steps":
@@ -84,7 +84,7 @@ class RunView:
             # What a step is, the view itself says.
             self._say(plain(event["text"]))
 
-    def _take(self, event: Mapping[str, Any]) -> None:
+    def _take(self, event: Event) -> None:
         step = self._steps.setdefault(event["step"], _Step(name=event["step"]))
         step.state, step.seconds, step.figures = event["state"], event["seconds"], event["figures"]
         step.began, self._task = self._clock(), None

@@ -1,10 +1,14 @@
 """The verb `ui`: the whole job on a page in a browser, on this machine alone."""
 
+import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from weight_edit.cli.options import Json
 
 
 def ui(
@@ -22,6 +26,7 @@ def ui(
         int | None, typer.Option(metavar="N", help="The port; the first free one from 7860 on if absent.")
     ] = None,
     opened: Annotated[bool, typer.Option("--open/--no-open", help="Open it in the browser.")] = True,
+    as_json: Json = False,
 ) -> None:
     """Serve a page on this machine where the whole job is done, each step with its command; work goes on without it.
 
@@ -32,4 +37,9 @@ def ui(
     def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
-    serve(folder, host=host, port=port, run=None if run is None else str(run), opened=opened, say=say)
+    def ready(facts: Mapping[str, object]) -> None:
+        if as_json:
+            print(json.dumps(facts, indent=2), flush=True)
+
+    opens = None if run is None else str(run)
+    serve(folder, host=host, port=port, run=opens, opened=opened, say=say, ready=ready)

@@ -7,7 +7,7 @@ import tempfile
 import threading
 import time
 import webbrowser
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,6 +46,7 @@ def serve(
     run: str | None = None,
     opened: bool = True,
     say: Callable[[str], None] = print,
+    ready: Callable[[Mapping[str, object]], None] | None = None,
 ) -> None:
     """Serve the page until Ctrl-C; jobs that it started go on.
 
@@ -56,6 +57,7 @@ def serve(
         run: a run of the command line to be opened.
         opened: open it in the user's browser.
         say: takes lines for the user, the page's address among them.
+        ready: takes address (with its key), host, port and folder as JSON values, once it listens.
 
     Raises:
         UsageError: the library is missing, the port is taken, the folder cannot be written, or `run` is none.
@@ -79,6 +81,8 @@ def serve(
     say(f"projects are in {printable(str(folder))}")
     say(f"the page is at {address}")
     say("Ctrl-C ends the page; what it has started goes on, and is there when it is opened again")
+    if ready is not None:
+        ready({"address": address, "host": host, "port": number, "folder": str(folder)})
     if opened:
         threading.Timer(1.0, webbrowser.open, [address]).start()
     _run(guard, listening)

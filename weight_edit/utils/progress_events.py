@@ -23,7 +23,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from weight_edit.utils.progress import Meter
 
-Listener = Callable[[dict[str, Any]], object]
+Event = dict[str, Any]
+"""An event, as above: what a key holds follows from `event`."""
+
+Listener = Callable[[Event], object]
 """Takes one event."""
 
 EVERY = 1.0
