@@ -82,6 +82,18 @@ def test_the_first_screen_says_what_was_edited_measured_checked_and_not_shown(ru
     assert "Answers end at 64 tokens; 8 answers were cut there" in said
 
 
+@pytest.mark.parametrize("told", [True, False])
+def test_a_difference_that_may_be_chance_is_marked_in_the_picture_and_in_its_table(tmp_path: Path, told: bool) -> None:
+    folder = sample_run(tmp_path / "run")
+    record = json.loads((folder / "run.json").read_text())
+    for name, of_set in record["summary"]["edited"]["differences"].items():
+        of_set["refusal"] |= {"value": -0.1, "told": told or name != "answered"}
+    write_json(folder / "run.json", record)
+    seen = page(folder).text
+    assert seen.count("(?)") == (0 if told else 2)  # the table's line and the sentence that explains it
+    assert html(page_of([RunRecord.read(folder)])).count("% (?)") == (0 if told else 2)  # two widths of the picture
+
+
 def test_every_part_has_its_pictures_with_words_and_numbers(run: Path) -> None:
     made = page_of([RunRecord.read(run)])
     names = [figure.name for figure in made.figures]

@@ -134,10 +134,11 @@ def overview(record: RunRecord) -> Figure | None:
         words = _SHORT.get(figure.path, figure.words)
         label = f"{words} · {_count(before, after)}"
         data += [dot(label, BEFORE, before, _WIDE), dot(label, AFTER, after, _WIDE)]
-        beside[label] = _beside(before, after)
         apart = estimate(at(record.edited, f"differences.{name}.{of}"))
         told = at(record.edited, f"differences.{name}.{of}.told")
-        said = _apart(points(apart).removesuffix(" points"), apart, told)
+        mark = f" {_UNTOLD}" if told is False and apart is not None and apart.value else ""
+        beside[label] = _beside(before, after) + mark
+        said = "not compared" if apart is None else points(apart).removesuffix(" points") + mark
         lines.append((words, _count(before, after), share(before), share(after), said))
     lines += _divergences(record)
     if not lines:
@@ -146,8 +147,8 @@ def overview(record: RunRecord) -> Figure | None:
     if not record.edited:
         columns, lines = ("measure", "prompts", "rate"), [line[:3] for line in lines]
     marked = ""
-    if any("chance?" in line[-1] for line in lines):
-        marked = " Where a difference is marked “chance?”, the paired test cannot tell it from none."
+    if any(line[-1].endswith(_UNTOLD) for line in lines):
+        marked = f" Where a difference is marked {_UNTOLD}, the paired test cannot tell it from none."
     return Figure(
         name="before-and-after",
         title="Before and after the edit" if record.edited else "The model as it is",
@@ -162,12 +163,6 @@ def overview(record: RunRecord) -> Figure | None:
 def _count(*found: Estimate | None) -> str:
     counts = [each.count for each in found if each is not None and each.count is not None]
     return str(counts[0]) if counts else "?"
-
-
-def _apart(said: str, apart: Estimate | None, told: object) -> str:
-    if apart is None:
-        return "not compared"
-    return f"{said}, chance?" if told is False and apart.value else said
 
 
 def _broken(data: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -190,6 +185,9 @@ def costs(record: RunRecord) -> str:
         said.append(f"loss of known ordinary answers, nats per token: {decimal(loss, signed=True)}{chance}")
     return f"{'; '.join(said)}." if said else ""
 
+
+_UNTOLD = "(?)"
+"""What stands behind a difference that may be chance."""
 
 _WIDE = 60
 """The characters of a label of the first screen, which has one line for it."""
