@@ -81,13 +81,20 @@ def test_a_mistake_is_one_line_and_changes_nothing(state: ChatState, line: str, 
 def test_files_are_replaced_by_the_command_with_an_exclamation_mark_alone(state: ChatState, tmp_path: Path) -> None:
     for command, name in (("save", "recipe.yaml"), ("save-chat", "chat.json")):
         file = tmp_path / name
-        file.write_text("mine", encoding="utf-8")
+        run_command(state, f"/{command} {file}")
+        earlier = file.read_text(encoding="utf-8") + "# earlier"
+        file.write_text(earlier, encoding="utf-8")
         with pytest.raises(WeightEditError) as caught:
             run_command(state, f"/{command} {file}")
         assert "exclamation mark" in as_commands(caught.value)
-        assert file.read_text(encoding="utf-8") == "mine"
+        assert file.read_text(encoding="utf-8") == earlier
         run_command(state, f"/{command}! {file}")
-        assert file.read_text(encoding="utf-8") != "mine"
+        assert f"{file.read_text(encoding='utf-8')}# earlier" == earlier
+        # Somebody else's file is never replaced.
+        file.write_text("mine", encoding="utf-8")
+        with pytest.raises(WeightEditError, match="not ours to overwrite"):
+            run_command(state, f"/{command}! {file}")
+        assert file.read_text(encoding="utf-8") == "mine"
     with pytest.raises(Leave):
         run_command(state, "/exit")
 
@@ -112,7 +119,7 @@ def test_a_conversation_as_markdown_has_no_structure_of_its_own(state: ChatState
     state.session.turns.append(Turn(prompt=text, answers=(answer, answer)))
     lines = markdown(state.session).splitlines()
     assert [line for line in lines if line.startswith("#")] == [
-        "# A chat with organism (edited) beside organism",
+        "# A chat with `organism (edited)` beside `organism`",
         "## 1",
     ]
     assert lines.count("> `````text") == 3
@@ -153,6 +160,13 @@ def test_a_pipe_gets_one_document_and_what_went_wrong(piped: Callable, tmp_path:
     again = piped("", "--save-chat", kept)
     assert again.code == 2
     assert "--overwrite" in again.err
+    assert piped("", "--save-chat", kept, "--overwrite").code == 0
+    theirs = tmp_path / "package.json"
+    theirs.write_text('{"name": "theirs"}')
+    refused = piped("", "--save-chat", theirs, "--overwrite")
+    assert refused.code == 2
+    assert "not ours to overwrite" in refused.err
+    assert theirs.read_text() == '{"name": "theirs"}'
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,11 @@ def test_the_recipe_bakes_what_was_tried(edit: dict[str, object], directions: Pa
     with pytest.raises(UsageError, match="exists"):
         save_edit(chat, file)
     save_edit(chat, file, overwrite=True)
+    theirs = tmp_path / "theirs.yaml"
+    theirs.write_text("services: {}\n")
+    with pytest.raises(UsageError, match="not ours to overwrite"):
+        save_edit(chat, theirs, overwrite=True)
+    assert theirs.read_text() == "services: {}\n"
 
     recipe = load_recipe(file)
     given = given_directions(recipe)["main"]

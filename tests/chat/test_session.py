@@ -106,6 +106,17 @@ def test_a_stopped_reply_stays_as_far_as_it_came_and_the_chat_goes_on(organism: 
     assert all(texts(session.reply("Help me fix a wall at home.")))
 
 
+def test_another_try_that_is_stopped_before_it_says_anything_leaves_what_was_said(organism: Model) -> None:
+    session = edited(organism)
+    said = texts(session.reply(PROMPT))
+    again = session.retry()
+    session.stop()
+    assert texts(again) == ["", ""]
+    assert [answer.text for answer in session.turns[0].answers] == said
+    session.retry().close()
+    assert len(session.turns) == 1
+
+
 def test_a_reply_that_nobody_listens_to_any_more_frees_the_session(organism: Model) -> None:
     session = edited(organism)
     reply = session.reply(PROMPT)

@@ -6,7 +6,8 @@ from typing import Any
 import yaml
 
 from weight_edit.chat.session import ChatSession
-from weight_edit.checkpoint.whole_file import check_target, save_whole
+from weight_edit.checkpoint.whole_file import begins_with, check_free, save_whole
+from weight_edit.directions.file import is_directions
 from weight_edit.directions.recipe_entry import beside, fits_inline, recipe_entry
 from weight_edit.edits.changes import BasisChange, RuntimeOnly
 from weight_edit.errors import UnsupportedError, UsageError
@@ -15,6 +16,9 @@ from weight_edit.plan.plan import not_bakeable, plan_edit
 from weight_edit.plan.step import EditStep
 from weight_edit.recipe.recipe import MAIN, parse_recipe
 from weight_edit.runtime.loading import Model
+
+_FIRST = "# An edit tried in a chat: "
+"""How such a recipe begins: what begins otherwise is not ours to replace."""
 
 
 def save_edit(session: ChatSession, path: Path, *, overwrite: bool = False) -> list[Path]:
@@ -27,8 +31,8 @@ def save_edit(session: ChatSession, path: Path, *, overwrite: bool = False) -> l
         overwrite: replace files that are there.
 
     Raises:
-        UsageError: there is no edit, the file has another ending, is there already or cannot be written, or the model
-            is none that a recipe can name.
+        UsageError: there is no edit, the file has another ending, is there already, is none that a chat wrote or cannot
+            be written, or the model is none that a recipe can name.
         UnsupportedError: no weights can make this edit.
     """
     if path.suffix not in (".yaml", ".yml"):
@@ -37,15 +41,15 @@ def save_edit(session: ChatSession, path: Path, *, overwrite: bool = False) -> l
     if edit is None:
         raise UsageError("there is no edit under trial that a recipe could make")
     recipe = _recipe(session)
-    files = [path] if fits_inline(edit.directions) else [path, beside(path)]
-    for file in files:
-        check_target(file)
-        if file.exists() and not overwrite:
-            raise UsageError(f"{file} exists; choose another name, or pass `overwrite=True`", option="overwrite")
+    files = [path]
+    check_free(path, overwrite, lambda file: begins_with(file, _FIRST))
+    if not fits_inline(edit.directions):
+        files.append(beside(path))
+        check_free(beside(path), overwrite, is_directions)
     recipe["directions"] = {MAIN: recipe_entry(edit.directions, path)}
     parse_recipe(recipe, str(path), path.parent)
     text = yaml.safe_dump(recipe, sort_keys=False, default_flow_style=None, width=120, allow_unicode=True)
-    save_whole(path, f"# {edit.described}: an edit tried in a chat.\n#\n#   weight-edit run {path.name}\n{text}")
+    save_whole(path, f"{_FIRST}{edit.described}.\n#\n#   weight-edit run {path.name}\n{text}")
     return files
 
 

@@ -257,9 +257,10 @@ class ChatSession:
 
     def _keep(self, prompt: str, attempt: int, speakers: Sequence[Speaker]) -> None:
         answers = tuple(speaker.answer() for speaker in speakers)
-        if attempt:
-            self.turns.pop()
         if any(answer.tokens or answer.reason != "stopped" for answer in answers):
+            if attempt:
+                # Only now: another try of which nothing came leaves the answers that there were.
+                self.turns.pop()
             self.turns.append(Turn(prompt=prompt, answers=answers, attempt=attempt))
 
     def _check_idle(self) -> None:

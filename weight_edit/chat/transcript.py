@@ -6,24 +6,24 @@ from pathlib import Path
 
 from weight_edit.chat.session import ChatSession
 from weight_edit.chat.turns import Answer
-from weight_edit.checkpoint.whole_file import check_target, save_whole
+from weight_edit.checkpoint.whole_file import begins_with, check_free, save_whole
 from weight_edit.errors import UsageError
 from weight_edit.utils.json import json_safe
 
-ENDINGS = (".json", ".md")
+BEGINNINGS = {".json": '{\n  "sides": [', ".md": "# A chat with "}
+"""How a chat's file begins, by its ending: what begins otherwise is not ours to replace."""
 
 
 def check_transcript(path: Path, *, overwrite: bool = False) -> None:
     """Refuse a file that a chat cannot be written to.
 
     Raises:
-        UsageError: it has another ending, it is there already, or it is no regular file.
+        UsageError: it has another ending, there is a file already that is no chat or may not be replaced, or it is no
+            regular file.
     """
-    if path.suffix not in ENDINGS:
-        raise UsageError(f"{path}: the name of a chat's file ends in {' or '.join(ENDINGS)}")
-    check_target(path)
-    if path.exists() and not overwrite:
-        raise UsageError(f"{path} exists; choose another name, or pass `overwrite=True`", option="overwrite")
+    if path.suffix not in BEGINNINGS:
+        raise UsageError(f"{path}: the name of a chat's file ends in {' or '.join(BEGINNINGS)}")
+    check_free(path, overwrite, lambda file: begins_with(file, BEGINNINGS[path.suffix]))
 
 
 def save_transcript(session: ChatSession, path: Path) -> None:
@@ -41,7 +41,7 @@ def save_transcript(session: ChatSession, path: Path) -> None:
 
 def markdown(session: ChatSession) -> str:
     """The chat as Markdown: prompts and answers as quotations, so that nothing in them is taken for structure."""
-    names = [side.name for side in session.sides]
+    names = [_code(side.name) for side in session.sides]
     parts = [f"# A chat with {' beside '.join(names[::-1])}", ""]
     if session.edit is not None:
         parts += [f"Edit at the end: {session.edit.described}.", ""]
@@ -61,6 +61,11 @@ def _facts(answer: Answer) -> str:
         *([] if answer.reason == "end" else [{"length": "cut at the limit", "stopped": "stopped"}[answer.reason]]),
     ]
     return f" ({'; '.join(said)})" if said else ""
+
+
+def _code(name: str) -> str:
+    """A name as code, so that nothing in it is taken for structure."""
+    return f"`{name.replace('`', chr(39))}`"
 
 
 def _quoted(text: str) -> str:

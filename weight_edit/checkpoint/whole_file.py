@@ -52,6 +52,15 @@ def check_free(path: Path, overwrite: bool, is_ours: Callable[[Path], bool]) -> 
         )
 
 
+def begins_with(path: Path, text: str) -> bool:
+    """Whether a file begins with a text, in UTF-8; no file that cannot be read does."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(text.encode())) == text.encode()
+    except OSError:
+        return False
+
+
 def check_space(folder: Path, needed: int, what: str) -> None:
     """Refuse what has no room on the disk of a folder, which need not be there yet.
 

@@ -8,7 +8,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from weight_edit.checkpoint.whole_file import write_whole
+from weight_edit.checkpoint.whole_file import begins_with, write_whole
 from weight_edit.edits.direction_rows import DirectionRows
 from weight_edit.edits.packed_directions import packed_directions
 from weight_edit.edits.projection import orthonormal_rows
@@ -123,8 +123,4 @@ def save_recipe(path: Path, sections: Mapping[str, Any], model: str, said: str) 
 
 def is_found_recipe(path: Path) -> bool:
     """Whether a file is a recipe that was saved here."""
-    try:
-        with path.open("rb") as file:
-            return file.read(len(_FIRST)) == _FIRST.encode()
-    except OSError:
-        return False
+    return begins_with(path, _FIRST)
