@@ -1,9 +1,11 @@
 """The geometry of an edit, and the area under the ROC curve with its interval."""
 
+from math import isnan
+
 import pytest
 import torch
 
-from weight_edit.directions.geometry import Place, Side, chosen_prompts, geometry_document, side_of
+from weight_edit.directions.geometry import Place, Side, _across, chosen_prompts, geometry_document, side_of
 from weight_edit.directions.separation import Area, auc, mean_difference_area
 from weight_edit.edits.direction_rows import DirectionRows
 from weight_edit.organism.corpus import prompt_set
@@ -39,6 +41,30 @@ def test_the_interval_holds_the_truth() -> None:
     assert 0.92 < held / 400 < 0.99
 
 
+@pytest.mark.parametrize("width", [1, 64])
+def test_the_interval_of_crossed_halves_holds_chance(width: int) -> None:
+    """Both halves' areas move together, so that the interval of all pairs would hold it in 85 of 100 draws."""
+    draws = torch.Generator().manual_seed(2)
+    held = 0
+    for _ in range(200):
+        area = mean_difference_area(*torch.randn(2, 48, width, generator=draws))
+        held += area.low <= 0.5 <= area.high
+    assert held / 200 > 0.93
+
+
+def test_what_is_not_finite_is_not_told_apart() -> None:
+    stream = torch.randn(8, 3)
+    stream[3, 1] = torch.nan
+    assert isnan(mean_difference_area(stream, torch.randn(8, 3)).value)
+
+
+def test_without_variance_nothing_lies_across() -> None:
+    rows = torch.eye(6, dtype=torch.float64)[:1]
+    classes = [torch.randn(1, 6, dtype=torch.float64) for _ in range(2)]
+    assert _across(classes, rows).tolist() == [0.0] * 6
+    assert abs(float(_across([torch.randn(5, 6, dtype=torch.float64)], rows)[0])) < 1e-12
+
+
 def test_noise_does_not_separate() -> None:
     """In more dimensions than prompts a mean difference separates whatever it is taken from."""
     draws = torch.Generator().manual_seed(1)
@@ -47,7 +73,8 @@ def test_noise_does_not_separate() -> None:
     assert auc(one @ line, other @ line) == 1
     area = mean_difference_area(one, other)
     assert area.low < 0.5 < area.high
-    assert mean_difference_area(one + 0.5, other).low > 0.9
+    # Twelve prompts of each class lie right: no more can be known of others than by twelve.
+    assert 0.8 < mean_difference_area(one + 0.5, other).low < 0.9
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,7 @@ from weight_edit.recipe.recipe import Recipe, parse_recipe
 from weight_edit.runs import directions as searching
 from weight_edit.runs import reporting
 from weight_edit.runs import run as running
+from weight_edit.runs.folder import has_model
 from weight_edit.runs.folder_lock import FolderLock
 from weight_edit.runs.run import run
 
@@ -107,20 +108,44 @@ def test_the_geometry_is_that_of_both_models(finished: Path) -> None:
     assert numbers == list(range(11))
     assert len(answers) == 22
     there = found["separation"][found["layer"]]
-    assert there["base"]["low"] > 0.5 > there["edited"]["low"]
+    assert there["base"]["value"] > 0.75
+    assert there["edited"]["low"] < 0.5 < there["edited"]["high"]
+    assert there["edited"]["value"] < 0.75
     assert state["summary"]["geometry"]["before"] == there["base"]
+
+
+def without_geometry(finished: Path, out: Path) -> None:
+    """A copy of a run, as an earlier version left it."""
+    shutil.copytree(finished, out)
+    state = json.loads((out / "run.json").read_text(encoding="utf-8"))
+    del state["steps"]["geometry"], state["files"]["geometry.json"]
+    (out / "geometry.json").unlink()
+    (out / "run.json").write_text(json.dumps(state), encoding="utf-8")
+
+
+def test_a_geometry_that_cannot_be_read_is_said_and_the_run_is_done(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    without_geometry(finished, out)
+
+    def fails(*args: Any, **options: Any) -> Any:
+        raise UsageError("a prompt is too short")
+
+    monkeypatch.setattr("weight_edit.runs.geometry.side_of", fails)
+    assert run(recipe(), out, resume=True).summary["geometry"] == {"missing": "a prompt is too short"}
+    assert json.loads((out / "geometry.json").read_text(encoding="utf-8"))["missing"] == "a prompt is too short"
+    assert json.loads((out / "run.json").read_text(encoding="utf-8"))["status"] == "done"
+    assert has_model(out)
+    assert not has_model(tmp_path / "none")
 
 
 def test_a_run_without_a_geometry_gets_it_with_one_model_in_memory_at_a_time(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
-    shutil.copytree(finished, out)
-    known = (out / "geometry.json").read_text(encoding="utf-8")
-    state = json.loads((out / "run.json").read_text(encoding="utf-8"))
-    del state["steps"]["geometry"], state["files"]["geometry.json"]
-    (out / "geometry.json").unlink()
-    (out / "run.json").write_text(json.dumps(state), encoding="utf-8")
+    known = (finished / "geometry.json").read_text(encoding="utf-8")
+    without_geometry(finished, out)
     loaded: list[weakref.ref] = []
     load = running.load
 

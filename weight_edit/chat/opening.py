@@ -68,6 +68,11 @@ def open_chat(
             options=dict(edit_options or {}),
         )
         _ = edit.step
+    elif (kind, strength, layers, tuple(at), dict(edit_options or {})) != ("ablate", 1.0, None, (), {}):
+        raise UsageError(
+            "there is no edit under trial that this could be said of: give `directions`, and leave `against` out",
+            option=("directions", "against"),
+        )
     elif alone:
         raise UsageError("`alone` shows an edit under trial alone; give `directions`", option=("alone", "directions"))
     if formats != FormatOptions():

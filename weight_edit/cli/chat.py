@@ -160,7 +160,12 @@ def chat(
     def shown(result: "ChatResult", console: "Console") -> None:
         """Nothing: all was shown while it was said."""
 
-    kept = "nothing of the chat was kept" if save_chat is None else f"the chat is in {save_chat}"
+    def kept() -> str:
+        if save_chat is None:
+            typed = "; the lines that were typed are in the history" if history else ""
+            return f"nothing of the chat was kept that you did not save{typed}"
+        return f"the chat is in {save_chat}" if save_chat.exists() else "nothing was kept"
+
     done = call(work, shown, as_dict, as_json=as_json, quiet=quiet, kept=kept)
     if done.wrong:
         raise typer.Exit(2)

@@ -51,6 +51,8 @@ def run(
     Example: `weight-edit run refusal-direction --model Qwen/Qwen2.5-1.5B-Instruct --out runs/qwen`
     """
 
+    place: Path | None = None
+
     def work() -> "RunResult":
         from weight_edit.recipe.recipe import load_recipe, slug
         from weight_edit.runs.folder import check_run_folder
@@ -60,6 +62,7 @@ def run(
         loaded = load_recipe(recipe, [*asked, *(set_ or ())], with_ or (), model)
         check_recipe(loaded)
         named = recipe.stem if model is None else f"{recipe.stem}-{slug(Path(model).name)}"
+        nonlocal place
         place = out or Path("runs") / named
         check_run_folder(place, resume=resume, overwrite=overwrite)
         # Takes seconds to import: what is wrong with the recipe is said at once.
@@ -83,4 +86,10 @@ def run(
 
         run_result(result, console)
 
-    call(work, show, as_dict, as_json=as_json, quiet=quiet, kept=RESUMED, live=True)
+    def kept() -> str:
+        from weight_edit.runs.folder import has_model
+
+        finished = place is not None and has_model(place)
+        return "the edited model is finished; go on with --resume for the rest" if finished else RESUMED
+
+    call(work, show, as_dict, as_json=as_json, quiet=quiet, kept=kept, live=True)

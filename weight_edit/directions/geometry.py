@@ -18,9 +18,12 @@
                 prompts and looked at on the other (`separation.mean_difference_area`), in each model by itself.
                 `layer` is the block whose input is read; one more than there are is the last block's output. Empty
                 where one of the two sets is missing or has fewer than four prompts
-    control     {"what", "separation": [...]}: the same with both classes dealt at random, which is what chance gives
+    control     {"what", "separation": [...]}: the same with both classes dealt at random, once for all layers, which is
+                what chance gives
     components  {"layer", "class", "model", "mean", "low", "high", "length"}: the mean component along the direction at
                 each layer, with its interval, and the mean length of the stream there
+
+Where the stream could not be read, `missing` says why, beside `version` alone.
 
 Both models are asked the same prompts. Neither model needs to be in memory while the other is: `side_of` reads one, and
 keeps numbers of two dimensions alone.
@@ -64,6 +67,7 @@ class Place:
         layer, position: the place; a position of None is the mean over a prompt's tokens.
         line: unit vector, (d_model,) float64, see `line_of`.
         rows: orthonormal rows of all directions, (k, d_model) float64.
+        note: what else is to be said of them, in a few words.
     """
 
     name: str
@@ -71,21 +75,22 @@ class Place:
     position: int | None
     line: Tensor
     rows: Tensor
+    note: str = ""
 
     @classmethod
-    def of(cls, name: str, found: DirectionRows) -> "Place | None":
+    def of(cls, name: str, found: DirectionRows, note: str = "") -> "Place | None":
         """The place of directions; None where they do not say at which layer they were found."""
         layer, position = found.metadata.get("layer"), found.metadata.get("position")
         if not isinstance(layer, int):
             return None
         rows = torch.from_numpy(found.rows).double()
-        return cls(name=name, layer=layer, position=position, line=line_of(found), rows=rows)
+        return cls(name=name, layer=layer, position=position, line=line_of(found), rows=rows, note=note)
 
     @property
     def along(self) -> str:
         """What the first coordinate is, in a few words."""
         where = "mean over tokens" if self.position is None else f"token {self.position}"
-        return f"along '{self.name}', block {self.layer}'s input, {where}"
+        return f"along '{self.name}', block {self.layer}'s input, {where}{self.note and f'; {self.note}'}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,10 +194,16 @@ def _stream(model: Model, chat_format: ChatFormat, prompts: PromptSet, position:
 
 
 def _across(classes: list[Tensor], rows: Tensor) -> Tensor:
-    """The unit vector of largest variance within the classes that is orthogonal to the rows, (d_model,)."""
+    """The unit vector of largest variance within the classes that is orthogonal to the rows, (d_model,).
+
+    Zeros where the classes have no variance, as with one prompt in each: there is no such direction then.
+    """
     centred = torch.cat([x - x.mean(dim=0) for x in classes])
     centred = centred - centred @ rows.T @ rows
-    line = torch.linalg.svd(centred, full_matrices=False)[2][0]
+    sizes, lines = torch.linalg.svd(centred, full_matrices=False)[1:]
+    if sizes[0] <= 1e-9 * max(float(x.norm()) for x in classes):
+        return torch.zeros_like(lines[0])
+    line = lines[0]
     # An axis has no sign of its own: its largest entry is positive.
     return line * torch.sign(line[line.abs().argmax()])
 

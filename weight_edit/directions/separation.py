@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from math import sqrt
+from math import nan, sqrt
 
 import torch
 from torch import Tensor
@@ -178,13 +178,16 @@ def mean_difference_area(positive: Tensor, negative: Tensor) -> Area:
     """How well the classes' mean difference separates prompts that it is not taken from.
 
     Every second prompt of each class gives the difference, along which the others are compared, and the other way
-    round; the area is the mean of both.
+    round; the area is the mean of both. Each half's line is made of what the other half is compared on, so both areas
+    move together: the interval is that of one half's prompts, since their mean varies no more than one of them.
 
     Args:
         positive, negative: the stream of each class, (prompts, d_model), four prompts at least.
     """
+    if not (positive.isfinite().all() and negative.isfinite().all()):
+        return Area(value=nan, positives=len(positive) // 2, negatives=len(negative) // 2)
     areas = []
     for half in (0, 1):
         line = positive[half::2].mean(dim=0) - negative[half::2].mean(dim=0)
         areas.append(auc(positive[1 - half :: 2] @ line, negative[1 - half :: 2] @ line))
-    return Area(value=sum(areas) / 2, positives=len(positive), negatives=len(negative))
+    return Area(value=sum(areas) / 2, positives=len(positive) // 2, negatives=len(negative) // 2)

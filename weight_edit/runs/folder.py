@@ -252,6 +252,15 @@ def check_run_folder(path: str | Path, *, resume: bool, overwrite: bool) -> None
     _read((beside if _is_unfinished(beside, place) else Path(path)) / RUN)
 
 
+def has_model(goal: Path) -> bool:
+    """Whether the run under way in a folder, or beside it, has its edited model under its final name."""
+    beside = _beside(goal)
+    try:
+        return bool(_read((beside if beside.is_dir() else goal) / RUN).get("finished"))
+    except UsageError:
+        return False
+
+
 def _begun(goal: Path, source: Path, overwrite: bool) -> Path:
     """The place of a new run: its own folder, or a folder beside the run to replace."""
     place = check_output(goal, overwrite, source=source)

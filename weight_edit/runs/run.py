@@ -245,14 +245,17 @@ class _Run:
         self.base = _BaseModel(self._read_base)
         self._base_logprobs: BaseLogprobs | None = None
         self._looked_at = self._directions_looked_at()
-        self._geometry = None if self._looked_at is None else Geometry(self._looked_at, self.sets, self._format)
+        self._geometry: Geometry | None = None
+        if self._looked_at is not None:
+            note = "" if self.search is None else "the search set out from them and may have baked others"
+            self._geometry = Geometry(self._looked_at, self.sets, self._format, note)
 
     def _directions_looked_at(self) -> str | None:
-        """The name of the found directions whose geometry is recorded; None where there is nothing to look at."""
+        """The name of the found directions whose geometry is recorded; None where the edit has none that were found."""
         if self.recipe.edit is None or not any(self.sets.values()):
             return None
-        named = [] if self.search is not None else [step.directions or MAIN for step in self.recipe.edit.steps]
-        return next((name for name in [*named, MAIN] if name in self.searches), None)
+        named = [MAIN] if self.search is not None else [step.directions or MAIN for step in self.recipe.edit.steps]
+        return next((name for name in named if name in self.searches), None)
 
     def _read_base(self) -> Model:
         """The base model, loaded and checked for the edit."""
@@ -315,21 +318,22 @@ class _Run:
             summary["search"] = self._search_edit(folder)
             used = {PICKED: fingerprint(folder.path / PICKED)}
         edit = [self._model_inputs, used, recipe.edit.model_dump(mode="json")]
+        pictured = [edit, self._measured_inputs, digests.get(self._looked_at or "")]
         finished = [edit, self._measured_inputs, self._verified_inputs, recipe.bounds.model_dump(mode="json")]
         model_folder = folder.path / MODEL
         if model_folder.exists() and folder.state.get("finished") == [*finished, fingerprint(model_folder)]:
             folder.log("the edited model is finished already")
             edited, checked = (folder.state["steps"][step]["result"] for step in ("evaluate", "verify"))
             summary |= {"edited": edited, "verification": checked, "effect": effect_document(edited, checked)}
-            return summary | self._look(folder, finished)
+            return summary | self._record_geometry(folder, pictured)
         folder.state["finished"] = None
-        unverified = self._bake_unverified(folder, edit, finished)
+        unverified = self._bake_unverified(folder, edit, pictured)
         checked, edited, problems = self._check(folder, unverified, edit, baseline)
         summary |= {"edited": edited, "verification": checked, "effect": effect_document(edited, checked)}
         self._settle(folder, unverified, summary, problems, keep_failed)
         folder.state["finished"] = [*finished, fingerprint(model_folder)]
         folder.save()
-        return summary | self._look(folder, finished)
+        return summary | self._record_geometry(folder, pictured)
 
     @property
     def steps(self) -> list[str]:
@@ -399,11 +403,11 @@ class _Run:
             for name, search in self.searches.items()
         }
 
-    def _look(self, folder: RunFolder, finished: list[Any]) -> dict[str, Any]:
+    def _record_geometry(self, folder: RunFolder, pictured: list[Any]) -> dict[str, Any]:
         """The geometry's entry of the summary; empty where there is none.
 
         Args:
-            finished: the inputs of all that is done with the edit.
+            pictured: the inputs of the geometry.
         """
         geometry, name = self._geometry, self._looked_at
         if geometry is None or name is None:
@@ -416,14 +420,14 @@ class _Run:
         def work() -> dict[str, Any]:
             return geometry.write(folder.path / GEOMETRY, folder.path / directions_file(name), self.base.load, edited)
 
-        return {"geometry": folder.step("geometry", finished, (GEOMETRY,), work)}
+        return {"geometry": folder.step("geometry", pictured, (GEOMETRY,), work)}
 
-    def _bake_unverified(self, folder: RunFolder, edit: list[Any], finished: list[Any]) -> Path:
+    def _bake_unverified(self, folder: RunFolder, edit: list[Any], pictured: list[Any]) -> Path:
         """The edited model, before it is judged; the base is released behind it.
 
         Args:
             edit: the inputs of the edit.
-            finished: those of all that is done with it.
+            pictured: those of its geometry.
         """
         # They go when the new model is judged, not before: hours of work lie between.
         folder.check_own(MODEL, FAILED)
@@ -431,7 +435,7 @@ class _Run:
         folder.step("bake", edit, (UNVERIFIED,), lambda: self._bake(folder, unverified))
         # The last use of the base: it makes room for the models that are verified and measured.
         self.base_logprobs()
-        if self._geometry is not None and not folder.is_done("geometry", finished, (GEOMETRY,)):
+        if self._geometry is not None and not folder.is_done("geometry", pictured, (GEOMETRY,)):
             self._geometry.read_base(self.base.load(), folder.path / directions_file(str(self._looked_at)))
         self.base.release()
         return unverified

@@ -18,6 +18,9 @@ EXTRAS = {
 }
 """Library -> the extra that installs it."""
 
+_DISTRIBUTIONS = {"vl_convert": "vl-convert-python", "lm_eval": "lm-eval"}
+"""Library -> what is installed, where that has another name."""
+
 
 def is_installed(library: str) -> bool:
     """Whether a library can be imported, without importing it."""
@@ -36,9 +39,9 @@ def need(library: str, use: str, option: str | None = None) -> None:
         UsageError: it is not, with the command that installs it.
     """
     if not is_installed(library):
-        extra = EXTRAS[library]
+        extra, distribution = EXTRAS[library], _DISTRIBUTIONS.get(library, library)
         raise UsageError(
-            f"{use} needs {library}, which is not installed; install it, or weight-edit with its extra '{extra}': "
-            f"pip install {library}, or in a clone pip install '.[{extra}]'",
+            f"{use} needs {distribution}, which is not installed; install it, or weight-edit with its extra '{extra}': "
+            f"pip install {distribution}, or in a clone pip install '.[{extra}]'",
             option=option,
         )

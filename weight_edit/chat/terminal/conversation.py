@@ -38,6 +38,7 @@ class Conversation:
         self._console = Console(highlight=False, emoji=False)
         encoding = (self._console.encoding or "").lower()
         self._bars = Bars(state.session.scale, ascii_only=not encoding.startswith("utf"))
+        self._history = history
         self._editor = LineEditor(line_history(history), self._toolbar)
 
     def run(self) -> None:
@@ -81,6 +82,8 @@ class Conversation:
             table.add_row(Text(name), Text(plain(text)))
         self._console.print(table, style="dim")
         kept = "" if self._state.kept is not None else " Nothing of this chat is kept unless /save-chat writes it."
+        if self._history is not None:
+            kept = f" The lines you type are kept in {safe_text(str(self._history))}."
         self._say(f"/help lists the commands, Ctrl-D leaves.{kept}", style="dim")
 
     def _answer(self, line: str) -> None:
