@@ -10,7 +10,7 @@ from weight_edit.evaluation.figures import RATES
 from weight_edit.report.charts import AFTER, BEFORE, dot, dots, filled, quantitative
 from weight_edit.report.figure import Commands, Figure, Folded, Notes, Section, Table
 from weight_edit.report.numbers import counted, decimal, share, small
-from weight_edit.report.run_record import RunRecord
+from weight_edit.report.run_record import RunRecord, argument
 from weight_edit.report.sections.answers import SETS, Answers, matched, side_by_side
 from weight_edit.report.sections.limits import limits
 from weight_edit.report.sections.top import FAILS, HOLDS, OPEN, Certificate, certificates, deed
@@ -40,15 +40,14 @@ def named_runs(records: Sequence[RunRecord]) -> dict[str, RunRecord]:
 
 
 def overview(runs: Runs) -> Figure | None:
-    """The rates of every run's model, after its edit."""
+    """The rates of every run's edited model; a run that has none is a line of the table alone."""
     looks = {words: (SERIES[i % 4], SHAPES[i % 4]) for i, words in enumerate(_MEASURES.values())}
     data, table = [], []
     for name, record in runs.items():
-        measured = record.edited or record.baseline
-        found = {words: rate(at(measured, path)) for path, words in _MEASURES.items()}
+        found = {words: rate(at(record.edited, path)) for path, words in _MEASURES.items()}
         data += [dot(name, words, each) for words, each in found.items()]
         table.append(
-            (name, *(share(each) for each in found.values()), decimal(estimate(measured.get("divergence"), "mean")))
+            (name, *(share(each) for each in found.values()), decimal(estimate(record.edited.get("divergence"), "mean")))
         )
     if not any(data):
         return None
@@ -119,7 +118,8 @@ def answers(runs: Runs) -> Answers:
 
 def again(runs: Runs) -> Section:
     """The command that makes this page."""
-    command = f"weight-edit report {' '.join(runs)} --out comparison"
+    folders = " ".join(argument(str(record.path)) for record in runs.values())
+    command = f"weight-edit report {folders} --out comparison"
     return Section(name="again", title="Do it again", parts=(Commands((command,)),))
 
 

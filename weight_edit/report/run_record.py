@@ -1,5 +1,6 @@
 """A run's folder, or that of a search alone, as the page reads it: nothing in it is trusted, nothing required."""
 
+import shlex
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -201,6 +202,12 @@ class RunRecord:
             except (UsageError, ValueError):
                 found[name] = {}
         return found
+
+
+def argument(said: str) -> str:
+    """A path, or a model's name, as it is typed into a shell: one word, and no option."""
+    shown = printable(said, len(said) * 10)
+    return shlex.quote(f"./{shown}" if shown.startswith("-") else shown)
 
 
 def _record(folder: Path, name: str) -> dict[str, Any] | None:
