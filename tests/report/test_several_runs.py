@@ -31,3 +31,13 @@ def test_a_run_without_an_edit_is_not_drawn_among_the_edited(tmp_path: Path) -> 
     assert overview is not None
     assert {row["row"] for row in overview.spec["data"]["values"]} == {"done"}
     assert overview.table.rows[1] == ("begun", *["not measured"] * 5)
+
+
+def test_runs_whose_long_names_differ_where_they_end_have_a_line_each(tmp_path: Path) -> None:
+    begun = "2026-11-30-organism-refusal-ablation-strength-0."
+    overview = page(*(sample_run(tmp_path / f"{begun}{end}") for end in (5, 7))).overview
+    assert overview is not None
+    drawn = overview.spec["data"]["values"]
+    assert [row["name"] for row in drawn] == [f"{begun}5"] * 4 + [f"{begun}7"] * 4
+    assert len({row["row"] for row in drawn}) == 2
+    assert {row["row"][-4:] for row in drawn} == {"-0.5", "-0.7"}

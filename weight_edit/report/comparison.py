@@ -47,7 +47,11 @@ def overview(runs: Runs) -> Figure | None:
         found = {words: rate(at(record.edited, path)) for path, words in _MEASURES.items()}
         data += [dot(name, words, each) for words, each in found.items()]
         table.append(
-            (name, *(share(each) for each in found.values()), decimal(estimate(record.edited.get("divergence"), "mean")))
+            (
+                name,
+                *(share(each) for each in found.values()),
+                decimal(estimate(record.edited.get("divergence"), "mean")),
+            )
         )
     if not any(data):
         return None

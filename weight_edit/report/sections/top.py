@@ -6,7 +6,7 @@ from typing import Any
 
 from weight_edit.baking.card.edit_summary import edit_summary, purpose
 from weight_edit.evaluation.figures import RATES
-from weight_edit.report.charts import AFTER, BEFORE, dot, dots, wrapped
+from weight_edit.report.charts import AFTER, BEFORE, dot, dots
 from weight_edit.report.figure import Figure, Table
 from weight_edit.report.numbers import NONE, counted, decimal, points, share, small
 from weight_edit.report.run_record import RunRecord
@@ -133,7 +133,7 @@ def overview(record: RunRecord) -> Figure | None:
             continue
         words = _SHORT.get(figure.path, figure.words)
         label = f"{words} · {_count(before, after)}"
-        data += [dot(label, BEFORE, before, _WIDE), dot(label, AFTER, after, _WIDE)]
+        data += [dot(label, BEFORE, before), dot(label, AFTER, after)]
         apart = estimate(at(record.edited, f"differences.{name}.{of}"))
         told = at(record.edited, f"differences.{name}.{of}.told")
         mark = f" {_UNTOLD}" if told is False and apart is not None and apart.value else ""
@@ -154,8 +154,9 @@ def overview(record: RunRecord) -> Figure | None:
         title="Before and after the edit" if record.edited else "The model as it is",
         reading=f"Dots are shares of the prompts, bars and brackets 95% intervals.{marked}",
         alt="Dots with intervals on an axis from 0 to 100 %, two for each measure: before the edit and after it.",
-        spec=dots(data, beside=beside),
-        narrow=dots(_broken(data), beside={wrapped(label, 20): said for label, said in beside.items()}, line=50),
+        spec=dots(data, beside=beside, width=_WIDE),
+        # As a phone has room for them, names have several lines.
+        narrow=dots(data, beside=beside, line=50, width=20),
         table=Table(columns, tuple(lines)),
     )
 
@@ -163,11 +164,6 @@ def overview(record: RunRecord) -> Figure | None:
 def _count(*found: Estimate | None) -> str:
     counts = [each.count for each in found if each is not None and each.count is not None]
     return str(counts[0]) if counts else "?"
-
-
-def _broken(data: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows with names of several lines, as a phone has room for them."""
-    return [{**row, "row": wrapped(row["row"], 20)} for row in data if row]
 
 
 def _beside(before: Estimate | None, after: Estimate | None) -> str:
