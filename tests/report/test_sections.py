@@ -1,13 +1,18 @@
 """Parts of the page by themselves: what each says, and of what."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.helpers.report_samples import write_json
+import pytest
+
+from tests.helpers.report_samples import verification, write_json
 from weight_edit.report.charts import dot, dots
 from weight_edit.report.figure import Figure
 from weight_edit.report.run_record import RunRecord
+from weight_edit.report.sections.certificates import FAILS, HOLDS, OPEN, certificates
 from weight_edit.report.sections.strength import strength
+from weight_edit.report.sections.tensors import tensors
 from weight_edit.report.values import Estimate
 
 
@@ -69,3 +74,79 @@ def test_the_mean_of_a_trade_off_pairs_the_rates_of_one_strength(tmp_path: Path)
     drawn = strengths(tmp_path, "curves", rows)["trade-off-1"].spec["data"]["values"]
     points = [(row["strength"], round(row["x"], 6), round(row["y"], 6)) for row in drawn]
     assert points == [(0.0, 0.0, 1.0), (2.0, 0.2, 0.5), (3.0, 0.3, 0.25)]
+
+
+def verified(changed: dict[str, Any]) -> RunRecord:
+    """A run of a verification with some entries replaced."""
+    return RunRecord(path=Path(), state={"summary": {"verification": {**verification(), **changed}}}, search={})
+
+
+def in_dtypes(**leaks: tuple[float, float]) -> dict[str, Any]:
+    """Results of the model checks in dtypes, by the leak and what is allowed of it."""
+    agreement = {"largest": 1e-5, "scale": 22.0, "kl": 1e-12, "argmax": 1.0}
+    return {
+        dtype: {
+            "leak": leak,
+            "leak_before": 0.19,
+            "hook_against_weights": agreement,
+            "allowed": {"leak": allowed, "logits": 1e-3, "kl": 1e-6},
+        }
+        for dtype, (leak, allowed) in leaks.items()
+    }
+
+
+def test_what_is_left_of_a_complete_edit_is_the_rounding_of_its_dtype_beside_what_was_allowed() -> None:
+    of_bfloat16 = in_dtypes(float32=(4.6e-4, 2.2e-3), bfloat16=(1.2e-3, 4.4e-3))
+    record = verified({"storage_dtype": "bfloat16", "leak": 4.6e-4, "by_dtype": of_bfloat16})
+    first = certificates(record)[0]
+    assert (first.state, first.title) == (HOLDS, "Complete")
+    assert "Nothing but the rounding of bfloat16 is left of the direction: 4.6e-04 of" in first.words
+    assert "(0.19 in the base; 0.0022 allowed)" in first.words
+    assert "the rounding of float32" in certificates(verified({}))[0].words
+
+
+def test_a_bound_that_is_broken_in_the_stored_dtype_alone_fails() -> None:
+    broken = in_dtypes(float32=(4.6e-4, 2.2e-3), bfloat16=(5e-3, 4.4e-3))
+    first = certificates(verified({"passed": False, "by_dtype": broken}))[0]
+    assert first.state == FAILS
+    assert first.words.endswith("explains: 0.005 in bfloat16, 0.0044 allowed.")
+
+
+@pytest.mark.parametrize(
+    ("changed", "states"),
+    [
+        (lambda found: None, (HOLDS, HOLDS, HOLDS)),
+        # It failed for what changed elsewhere; the other two were within their bounds.
+        (lambda found: found.update(passed=False, integrity=False), (HOLDS, FAILS, HOLDS)),
+        (lambda found: found.update(passed=False, integrity=False, by_dtype={}), (OPEN, FAILS, OPEN)),
+        (lambda found: found.pop("integrity"), (HOLDS, OPEN, HOLDS)),
+        (lambda found: found.pop("complete"), (OPEN, HOLDS, HOLDS)),
+        (lambda found: found["by_dtype"]["float32"].update(leak=1e-4), (FAILS, HOLDS, HOLDS)),
+        (lambda found: found["by_dtype"]["float32"]["hook_against_weights"].update(kl=1e-3), (HOLDS, HOLDS, FAILS)),
+    ],
+)
+def test_a_certificate_fails_only_where_a_known_bound_is_broken(
+    changed: Callable[[dict[str, Any]], object], states: tuple[str, ...]
+) -> None:
+    found = verification()
+    changed(found)
+    record = RunRecord(path=Path(), state={"summary": {"verification": found}}, search={})
+    assert tuple(each.state for each in certificates(record)) == states
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"storage_dtype": "float32"}, "Rounding to float32 moves a number by up to 6.0e-08 of itself"),
+        ({"storage_dtype": "bfloat16"}, "Rounding to bfloat16 moves a number by up to 0.00391 of itself"),
+        ({"storage_dtype": "another"}, "logarithmic."),
+        ({"complete": False}, "The edit is partial"),
+    ],
+)
+def test_what_is_left_in_the_weights_is_read_by_the_dtype_that_they_are_stored_in(
+    changed: dict[str, Any], said: str
+) -> None:
+    section = tensors(verified(changed))
+    assert section is not None
+    assert said in section.figures[0].reading
+    assert "1e-8" not in section.figures[0].reading

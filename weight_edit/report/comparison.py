@@ -12,8 +12,9 @@ from weight_edit.report.figure import Commands, Figure, Folded, Notes, Section, 
 from weight_edit.report.numbers import counted, decimal, share, small
 from weight_edit.report.run_record import RunRecord, argument
 from weight_edit.report.sections.answers import SETS, Answers, matched, side_by_side
+from weight_edit.report.sections.certificates import FAILS, HOLDS, OPEN, Certificate, certificates
 from weight_edit.report.sections.limits import limits
-from weight_edit.report.sections.top import FAILS, HOLDS, OPEN, Certificate, certificates, deed
+from weight_edit.report.sections.top import deed
 from weight_edit.report.theme import SERIES, SHAPES
 from weight_edit.report.values import Estimate, at, entries, estimate, named, rate, text
 
