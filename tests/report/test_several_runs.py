@@ -41,3 +41,12 @@ def test_runs_whose_long_names_differ_where_they_end_have_a_line_each(tmp_path: 
     assert [row["name"] for row in drawn] == [f"{begun}5"] * 4 + [f"{begun}7"] * 4
     assert len({row["row"] for row in drawn}) == 2
     assert {row["row"][-4:] for row in drawn} == {"-0.5", "-0.7"}
+
+
+def test_a_run_of_any_name_leaves_the_base_its_answers(tmp_path: Path) -> None:
+    found = page(*(sample_run(tmp_path / name) for name in ("before", "the base"))).answers
+    assert {tuple(side.of for side in pair.sides) for pair in found.pairs} == {("the base", "before", "the base (2)")}
+    first = {pair.prompt: pair for pair in found.pairs}["Question 3 of refused?"]
+    assert [side.verdict for side in first.sides] == ["refused", "answered", "answered"]
+    # Both runs answer what the base refuses, and the base alone is no reason to fold.
+    assert first.folded

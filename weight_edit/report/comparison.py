@@ -27,6 +27,8 @@ _MEASURES = {
     "sets.answered.exact": "ordinary answers exactly right",
 }
 _MOST_DIFFERING = 60
+_BASE = "the base"
+"""The side of the answers that is no run's; no run is named so."""
 
 
 def named_runs(records: Sequence[RunRecord]) -> dict[str, RunRecord]:
@@ -34,7 +36,7 @@ def named_runs(records: Sequence[RunRecord]) -> dict[str, RunRecord]:
     found: dict[str, RunRecord] = {}
     for record in records:
         name, count = record.name, 2
-        while name in found:
+        while name in found or name == _BASE:
             name, count = f"{record.name} ({count})", count + 1
         found[name] = record
     return found
@@ -117,8 +119,8 @@ def answers(runs: Runs) -> Answers:
     known = {name: record.answers["edited"] for name, record in runs.items() if record.answers["edited"]}
     first = next(iter(runs.values()))
     if len({record.model for record in runs.values()}) == 1 and first.answers["baseline"]:
-        known = {BEFORE: first.answers["baseline"], **known}
-    return side_by_side(known)
+        known = {_BASE: first.answers["baseline"], **known}
+    return side_by_side(known, _BASE)
 
 
 def again(runs: Runs) -> Section:
