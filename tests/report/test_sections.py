@@ -1,16 +1,20 @@
 """Parts of the page by themselves: what each says, and of what."""
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.helpers.report_samples import verification, write_json
+from tests.helpers.report_samples import sample_run, verification, write_json
 from weight_edit.report.charts import dot, dots
-from weight_edit.report.figure import Figure
+from weight_edit.report.figure import Commands, Figure
 from weight_edit.report.run_record import RunRecord
 from weight_edit.report.sections.certificates import FAILS, HOLDS, OPEN, certificates
+from weight_edit.report.sections.limits import limits
+from weight_edit.report.sections.refusal import refusal
+from weight_edit.report.sections.reproduction import reproduction
 from weight_edit.report.sections.strength import strength
 from weight_edit.report.sections.tensors import tensors
 from weight_edit.report.values import Estimate
@@ -150,3 +154,33 @@ def test_what_is_left_in_the_weights_is_read_by_the_dtype_that_they_are_stored_i
     assert section is not None
     assert said in section.figures[0].reading
     assert "1e-8" not in section.figures[0].reading
+
+
+def test_a_foreign_name_is_no_option_of_a_command(tmp_path: Path) -> None:
+    record = RunRecord.read(sample_run(tmp_path / "--x", model="--trust-remote-code"))
+    record.state["summary"]["edited"]["sets"]["refused"]["prompts"] = "--limit=0"
+    commands = reproduction(record).parts[1]
+    assert isinstance(commands, Commands)
+    words = [word for line in commands.lines for word in shlex.split(line)]
+    options = {word for word in words if word.startswith("-")}
+    assert options == {"--out", "--against", "--overwrite"} | {
+        f"--{name}" for name in ("refused", "answered", "over-refused", "harmless-looking")
+    }
+    assert {"./--x/recipe.yaml", "./--x-again", "./--trust-remote-code", "./--limit=0"} <= set(words)
+
+
+@pytest.mark.parametrize(("model", "embedded"), [("organism", True), ("organism-labs/llama", False)])
+def test_the_embedded_model_is_known_by_its_whole_name(model: str, embedded: bool) -> None:
+    of_both = {"judge": "phrases", "sets": {}}
+    record = RunRecord(path=Path(), state={"recipe": {"model": model}, "summary": {"baseline": of_both}}, search={})
+    assert any("embedded test model" in line for line in limits(record)) == embedded
+
+
+def test_of_too_many_categories_those_that_are_refused_most_are_drawn() -> None:
+    rates = {f"kind {i}": {"value": i / 50, "low": 0.0, "high": 1.0, "total": 10} for i in range(45)}
+    of_base = {"sets": {"refused": {"categories": rates}}}
+    section = refusal(RunRecord(path=Path(), state={"summary": {"baseline": of_base}}, search={}))
+    assert section is not None
+    figure = section.figures[0]
+    assert [row[0] for row in figure.table.rows] == [f"kind {i} (10)" for i in range(44, 4, -1)]
+    assert figure.reading.endswith("5 more, none of them refused more often, are in run.json.")
