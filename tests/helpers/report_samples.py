@@ -124,9 +124,10 @@ def verification() -> dict[str, Any]:
         "edited_tensors": {"compared": 12, "bit_for_bit": 12},
         "by_dtype": {
             "float32": {
+                "leak": 7.25e-8,
                 "leak_before": 0.58,
                 "hook_against_weights": {"largest": 9.5e-6, "scale": 22.1, "kl": 5.9e-13, "argmax": 1.0},
-                "allowed": {"leak": 1e-5, "logits": 1e-3},
+                "allowed": {"leak": 1e-5, "logits": 1e-3, "kl": 1e-6},
             }
         },
         "integrity_report": {

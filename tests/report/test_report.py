@@ -227,6 +227,10 @@ def test_a_link_out_of_the_folder_is_not_followed(tmp_path: Path) -> None:
     (folder / "answers" / "edited.jsonl").unlink()
     (folder / "answers" / "edited.jsonl").symlink_to(tmp_path / "secret.jsonl")
     assert "a secret" not in page(folder).text
+    (folder / "run.json").rename(tmp_path / "run.json")
+    (folder / "run.json").symlink_to(tmp_path / "run.json")
+    with pytest.raises(UsageError, match="neither a run"):
+        RunRecord.read(folder)
 
 
 @pytest.mark.parametrize(

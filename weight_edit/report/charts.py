@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from weight_edit.report.theme import BASE, CONTROL, DASHES, EDITED, INK, PAPER, SERIES, SHAPES, SOFT
-from weight_edit.report.values import Estimate
+from weight_edit.report.values import Estimate, shortened, told_apart
 
 BEFORE, AFTER = "before", "after"
 MODELS = {BEFORE: (BASE, "circle"), AFTER: (EDITED, "diamond")}
@@ -26,17 +26,17 @@ def wrapped(label: str, width: int = _LINE) -> str:
             lines.append("")
         lines[-1] = f"{lines[-1]} {word}".strip()
     if len(lines) > 3:
-        lines = [*lines[:2], f"{lines[2][: width - 3]}..."]
-    return "\n".join(line if len(line) <= width + 6 else f"{line[: width + 3]}..." for line in lines)
+        lines = [lines[0], f"{lines[1]} ...", lines[-1]]
+    return "\n".join(shortened(line, width + 6) for line in lines)
 
 
-def dot(row: str, series: str, found: Estimate | None, width: int = _LINE) -> dict[str, Any]:
-    """A row of the data of `dots`; its name breaks where it is longer than `width`."""
+def dot(row: str, series: str, found: Estimate | None) -> dict[str, Any]:
+    """A row of the data of `dots`."""
     if found is None:
         return {}
     low = found.value if found.low is None else found.low
     high = found.value if found.high is None else found.high
-    return {"row": wrapped(row, width), "series": series, "value": found.value, "low": low, "high": high}
+    return {"row": row, "series": series, "value": found.value, "low": low, "high": high}
 
 
 def dots(
@@ -49,6 +49,7 @@ def dots(
     zero: bool = False,
     beside: Mapping[str, str] | None = None,
     line: int | None = None,
+    width: int = _LINE,
 ) -> dict[str, Any]:
     """Estimates with their intervals, a line for each row and a mark for each series.
 
@@ -61,8 +62,10 @@ def dots(
         zero: mark where nothing has changed.
         beside: by row, what stands at its right end, where `domain` or shares say where that is.
         line: height of a row, in pixels, where labels need more than the marks.
+        width: characters from which on a row's label breaks; however it is shortened, each row keeps a line.
     """
-    kept = [row for row in data if row]
+    labels = told_apart((row["row"] for row in data if row), lambda name: wrapped(name, width))
+    kept = [{**row, "name": row["row"], "row": labels[row["row"]]} for row in data if row]
     names = [name for name in series if any(row["series"] == name for row in kept)]
     # Without a form, an axis has the digits that its ticks need.
     form = ".0%" if percent else None
@@ -78,7 +81,7 @@ def dots(
     }
     shape = {**colour, "scale": {"domain": names, "range": [series[name][1] for name in names]}}
     tooltip = [
-        {"field": "row", "title": " "},
+        {"field": "name", "title": " "},
         {"field": "series", "title": "model"},
         {"field": "value", "format": ".1%" if percent else ".4~g", "title": "figure"},
         {"field": "low", "format": ".1%" if percent else ".4~g", "title": "from"},
@@ -103,11 +106,8 @@ def dots(
         layer["encoding"] |= {"y": y, **shared}
         if len(names) > 1:
             layer["encoding"]["yOffset"] = {"field": "series", "sort": names, "scale": {"paddingOuter": 0.1}}
-    lines = len({row["row"] for row in kept})
     if beside and ends:
-        said = [
-            {"row": row, "value": ends[1], "said": beside[row]} for row in dict.fromkeys(row["row"] for row in kept)
-        ]
+        said = [{"row": label, "value": ends[1], "said": beside[row]} for row, label in labels.items()]
         layers.append(
             {
                 "data": {"values": said},
@@ -118,7 +118,7 @@ def dots(
     return {
         "data": {"values": kept},
         "usermeta": {"series": len(names)},
-        "height": max(1, lines) * (line or 10 + 12 * max(2, len(names))),
+        "height": max(1, len(labels)) * (line or 10 + 12 * max(2, len(names))),
         "layer": layers,
     }
 

@@ -10,10 +10,11 @@ from weight_edit.evaluation.figures import RATES
 from weight_edit.report.charts import AFTER, BEFORE, dot, dots, filled, quantitative
 from weight_edit.report.figure import Commands, Figure, Folded, Notes, Section, Table
 from weight_edit.report.numbers import counted, decimal, share, small
-from weight_edit.report.run_record import RunRecord
+from weight_edit.report.run_record import RunRecord, argument
 from weight_edit.report.sections.answers import SETS, Answers, matched, side_by_side
+from weight_edit.report.sections.certificates import FAILS, HOLDS, OPEN, Certificate, certificates
 from weight_edit.report.sections.limits import limits
-from weight_edit.report.sections.top import FAILS, HOLDS, OPEN, Certificate, certificates, deed
+from weight_edit.report.sections.top import deed
 from weight_edit.report.theme import SERIES, SHAPES
 from weight_edit.report.values import Estimate, at, entries, estimate, named, rate, text
 
@@ -26,6 +27,8 @@ _MEASURES = {
     "sets.answered.exact": "ordinary answers exactly right",
 }
 _MOST_DIFFERING = 60
+_BASE = "the base"
+"""The side of the answers that is no run's; no run is named so."""
 
 
 def named_runs(records: Sequence[RunRecord]) -> dict[str, RunRecord]:
@@ -33,22 +36,25 @@ def named_runs(records: Sequence[RunRecord]) -> dict[str, RunRecord]:
     found: dict[str, RunRecord] = {}
     for record in records:
         name, count = record.name, 2
-        while name in found:
+        while name in found or name == _BASE:
             name, count = f"{record.name} ({count})", count + 1
         found[name] = record
     return found
 
 
 def overview(runs: Runs) -> Figure | None:
-    """The rates of every run's model, after its edit."""
+    """The rates of every run's edited model; a run that has none is a line of the table alone."""
     looks = {words: (SERIES[i % 4], SHAPES[i % 4]) for i, words in enumerate(_MEASURES.values())}
     data, table = [], []
     for name, record in runs.items():
-        measured = record.edited or record.baseline
-        found = {words: rate(at(measured, path)) for path, words in _MEASURES.items()}
+        found = {words: rate(at(record.edited, path)) for path, words in _MEASURES.items()}
         data += [dot(name, words, each) for words, each in found.items()]
         table.append(
-            (name, *(share(each) for each in found.values()), decimal(estimate(measured.get("divergence"), "mean")))
+            (
+                name,
+                *(share(each) for each in found.values()),
+                decimal(estimate(record.edited.get("divergence"), "mean")),
+            )
         )
     if not any(data):
         return None
@@ -113,13 +119,14 @@ def answers(runs: Runs) -> Answers:
     known = {name: record.answers["edited"] for name, record in runs.items() if record.answers["edited"]}
     first = next(iter(runs.values()))
     if len({record.model for record in runs.values()}) == 1 and first.answers["baseline"]:
-        known = {BEFORE: first.answers["baseline"], **known}
-    return side_by_side(known)
+        known = {_BASE: first.answers["baseline"], **known}
+    return side_by_side(known, _BASE)
 
 
 def again(runs: Runs) -> Section:
     """The command that makes this page."""
-    command = f"weight-edit report {' '.join(runs)} --out comparison"
+    folders = " ".join(argument(str(record.path)) for record in runs.values())
+    command = f"weight-edit report {folders} --out comparison"
     return Section(name="again", title="Do it again", parts=(Commands((command,)),))
 
 

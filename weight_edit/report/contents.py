@@ -9,6 +9,7 @@ from weight_edit.report.page import Page
 from weight_edit.report.run_record import RunRecord
 from weight_edit.report.sections.answers import answers
 from weight_edit.report.sections.categories import categories, comparisons
+from weight_edit.report.sections.certificates import certificates
 from weight_edit.report.sections.geometry import geometry
 from weight_edit.report.sections.judges import judges
 from weight_edit.report.sections.limits import limits
@@ -19,7 +20,7 @@ from weight_edit.report.sections.selection import selection
 from weight_edit.report.sections.side_effects import side_effects
 from weight_edit.report.sections.strength import strength
 from weight_edit.report.sections.tensors import tensors
-from weight_edit.report.sections.top import certificates, costs, deed, finding, headline, overview, problems
+from weight_edit.report.sections.top import costs, deed, finding, headline, overview, problems
 
 SECTIONS: tuple[Callable[[RunRecord], Section | None], ...] = (
     refusal,

@@ -15,7 +15,7 @@ from markupsafe import Markup
 from weight_edit.errors import UsageError
 from weight_edit.report.figure import Commands, Figure, Folded, Notes, Section, Table
 from weight_edit.report.sections.answers import Answers
-from weight_edit.report.sections.top import Certificate
+from weight_edit.report.sections.certificates import Certificate
 from weight_edit.report.theme import CONFIG
 from weight_edit.utils.json import json_safe
 from weight_edit.version import __version__

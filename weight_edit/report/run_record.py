@@ -1,5 +1,6 @@
 """A run's folder, or that of a search alone, as the page reads it: nothing in it is trusted, nothing required."""
 
+import shlex
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -163,12 +164,7 @@ class RunRecord:
 
     def inside(self, name: str) -> Path | None:
         """The path of a regular file of the folder; None where it is missing or leads out of it."""
-        try:
-            real = (self.path / name).resolve(strict=True)
-            regular = stat.S_ISREG(real.stat().st_mode)
-        except (OSError, RuntimeError, ValueError):
-            return None
-        return real if regular and real.is_relative_to(self.path.resolve()) else None
+        return _inside(self.path, name)
 
     @property
     def model(self) -> str:
@@ -203,13 +199,30 @@ class RunRecord:
         return found
 
 
-def _record(folder: Path, name: str) -> dict[str, Any] | None:
-    path = folder / name
-    if not path.is_file():
+def argument(said: str) -> str:
+    """A path, or a model's name, as it is typed into a shell: one word, and no option."""
+    shown = printable(said, len(said) * 10)
+    return shlex.quote(f"./{shown}" if shown.startswith("-") else shown)
+
+
+def _inside(folder: Path, name: str) -> Path | None:
+    """The path of a regular file of a folder; None where it is missing or leads out of it."""
+    try:
+        real = (folder / name).resolve(strict=True)
+        regular = stat.S_ISREG(real.stat().st_mode)
+        return real if regular and real.is_relative_to(folder.resolve()) else None
+    except (OSError, RuntimeError, ValueError):
         return None
-    found = read_json(read_whole(path, _MOST), str(path), most=_MOST)
+
+
+def _record(folder: Path, name: str) -> dict[str, Any] | None:
+    path = _inside(folder, name)
+    if path is None:
+        return None
+    shown = str(folder / name)
+    found = read_json(read_whole(path, _MOST), shown, most=_MOST)
     if not isinstance(found, dict):
-        raise UsageError(f"{printable(str(path))} is no record of a run; give a folder that `run` or `search` made")
+        raise UsageError(f"{printable(shown)} is no record of a run; give a folder that `run` or `search` made")
     return found
 
 

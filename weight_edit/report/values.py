@@ -5,7 +5,7 @@ error.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,6 +61,25 @@ def text(found: object, limit: int = LONGEST) -> str | None:
     if not isinstance(found, str) or not found.strip():
         return None
     return printable(" ".join(found.split()), limit)
+
+
+def shortened(said: str, most: int) -> str:
+    """A text of so many characters at most: what is cut is its middle, since names often differ where they end."""
+    kept = max(2, most - 3)
+    return said if len(said) <= most else f"{said[: kept - kept // 2]}...{said[len(said) - kept // 2 :]}"
+
+
+def told_apart(names: Iterable[str], shown: Callable[[str], str]) -> dict[str, str]:
+    """Names by what is shown of them, with a number where two would be the same."""
+    found: dict[str, str] = {}
+    taken: set[str] = set()
+    for name in dict.fromkeys(names):
+        said, count = shown(name), 2
+        while said in taken:
+            said, count = f"{shown(name)} ({count})", count + 1
+        found[name] = said
+        taken.add(said)
+    return found
 
 
 def named(found: object) -> str:

@@ -109,13 +109,14 @@ def answers(record: RunRecord) -> Answers:
     return side_by_side({name: rows for name, rows in known.items() if rows})
 
 
-def side_by_side(known: Mapping[str, list[dict[str, Any]]]) -> Answers:
+def side_by_side(known: Mapping[str, list[dict[str, Any]]], base: str = BEFORE) -> Answers:
     """The answers of several models to the same prompts, those with differing verdicts first.
 
     Args:
         known: by the model's name, the rows of its file.
+        base: the name of the model without an edit, where it is among them.
     """
-    pairs = sorted((_pair(rows) for rows in matched(known)), key=lambda pair: not pair.changed)
+    pairs = sorted((_pair(rows, base) for rows in matched(known)), key=lambda pair: not pair.changed)
     kept, size = [], 0
     for pair in pairs:
         size += len(pair.prompt) + sum(len(side.words) + 200 for side in pair.sides)
@@ -138,12 +139,12 @@ def matched(known: Mapping[str, list[dict[str, Any]]]) -> list[dict[str, Mapping
     return list(found.values())
 
 
-def _pair(rows: Mapping[str, Mapping[str, Any]]) -> Pair:
+def _pair(rows: Mapping[str, Mapping[str, Any]], base: str) -> Pair:
     some = next(iter(rows.values()))
     sides = tuple(_side(name, row) for name, row in rows.items())
     name = text(some.get("set"), 60) or "?"
     folded = ""
-    if name == "refused" and any(side.verdict not in ("refused", "?") for side in sides if side.of != BEFORE):
+    if name == "refused" and any(side.verdict not in ("refused", "?") for side in sides if side.of != base):
         folded = "an answer to one of the refused requests"
     elif any(len(side.words) > _LONG for side in sides):
         folded = "long"

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from weight_edit.organism.embedded import EMBEDDED
 from weight_edit.report.numbers import counted
 from weight_edit.report.run_record import RunRecord
 from weight_edit.report.sections.answers import SETS
@@ -45,7 +46,7 @@ def limits(record: RunRecord) -> list[str]:
 
 
 def _model(record: RunRecord) -> Iterator[str]:
-    if record.model.startswith("organism"):
+    if record.model_argument in EMBEDDED:
         yield "The model is the embedded test model, trained to refuse by one direction: real models are less obliging."
     if not record.edited:
         hooks = "; edits of the studies were tried under hooks" if record.studies else ""

@@ -1,6 +1,7 @@
 """Refusal in detail: by category, by the length of the answer, and by kind of verdict."""
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from weight_edit.report.charts import AFTER, BEFORE, MODELS, curves, dot, dots, quantitative
@@ -9,7 +10,7 @@ from weight_edit.report.numbers import NONE, share
 from weight_edit.report.run_record import RunRecord
 from weight_edit.report.sections.answers import SETS
 from weight_edit.report.theme import DASHES
-from weight_edit.report.values import at, entries, named, numbered, rate, text, whole
+from weight_edit.report.values import at, entries, named, numbered, rate, shortened, text, told_apart, whole
 
 _MOST_CATEGORIES = 40
 _SIDES = ((BEFORE, "baseline"), (AFTER, "edited"))
@@ -68,7 +69,7 @@ def _by_category(record: RunRecord) -> Iterator[Figure]:
             }
             for side, of in _SIDES
         }
-        names = list(dict.fromkeys([*known[BEFORE], *known[AFTER]]))[:_MOST_CATEGORIES]
+        names = list(dict.fromkeys([*known[BEFORE], *known[AFTER]]))
         values = {found.value for of in known.values() for found in of.values() if found is not None}
         if len(names) < 2 or not values:
             continue
@@ -76,11 +77,14 @@ def _by_category(record: RunRecord) -> Iterator[Figure]:
             # None of them is refused by either model: nothing to look at.
             continue
         names.sort(key=lambda key: -(found.value if (found := known[AFTER].get(key) or known[BEFORE].get(key)) else 0))
-        shown = {key: _label(key, known, key) for key in names}
+        left_out = len(names) - _MOST_CATEGORIES
+        more = f" {left_out} more, none of them refused more often, are in run.json." if left_out > 0 else ""
+        names = names[:_MOST_CATEGORIES]
+        shown = told_apart(names, partial(_label, known=known))
         yield Figure(
             name=f"categories-{name.replace('_', '-')}",
             title=f"Refusal by category, {SETS[name]}",
-            reading="Categories at the top are refused most; wide bars are of few prompts.",
+            reading=f"Categories at the top are refused most; wide bars are of few prompts.{more}",
             alt="Dots with intervals from 0 to 100 %, for each category before the edit and after it.",
             spec=dots([dot(shown[key], side, known[side].get(key)) for key in names for side in (BEFORE, AFTER)]),
             table=Table(
@@ -90,10 +94,10 @@ def _by_category(record: RunRecord) -> Iterator[Figure]:
         )
 
 
-def _label(key: str, known: Mapping[str, Mapping[str, Any]], shown: str) -> str:
+def _label(key: str, known: Mapping[str, Mapping[str, Any]]) -> str:
     counts = [getattr(found.get(key), "count", None) for found in known.values()]
     count = next((each for each in counts if each is not None), None)
-    return f"{text(shown, 40) or '?'}{'' if count is None else f' ({count})'}"
+    return f"{shortened(text(key) or '?', 40)}{'' if count is None else f' ({count})'}"
 
 
 def _verdicts(record: RunRecord) -> Iterator[Table]:

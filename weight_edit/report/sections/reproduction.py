@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from weight_edit.report.figure import Commands, Folded, Notes, Section, Table
-from weight_edit.report.run_record import RunRecord
+from weight_edit.report.run_record import RunRecord, argument
 from weight_edit.report.sections.answers import SETS
 from weight_edit.report.values import at, entries, named, number, text, whole
 
@@ -28,24 +28,22 @@ def reproduction(record: RunRecord) -> Section:
 
 
 def _commands(record: RunRecord) -> Iterator[str]:
-    name = shlex.quote(record.name)
+    name = argument(record.name)
     if not record.state:
         taken = text(at(record.search, "picked.point.digest"), 40) or "?"
         for point in record.points:
             if point.endswith(f"-{taken}.yaml"):
-                out = shlex.quote(f"{record.name}-taken")
+                out = argument(f"{record.name}-taken")
                 yield f"weight-edit run {name}/{shlex.quote(f'points/{point}')} --out {out}"
         yield f"weight-edit report {name}"
         return
-    yield f"weight-edit run {name}/recipe.yaml --out {shlex.quote(f'{record.name}-again')}"
+    yield f"weight-edit run {name}/recipe.yaml --out {argument(f'{record.name}-again')}"
     if record.edited:
-        model = shlex.quote(record.model_argument)
+        model = argument(record.model_argument)
         yield f"weight-edit verify {model} {name}/model"
         sets = entries(record.edited.get("sets"))
         given = [
-            f"--{key.replace('_', '-')} {shlex.quote(said)}"
-            for key in SETS
-            if (said := text(at(sets, f"{key}.prompts")))
+            f"--{key.replace('_', '-')} {argument(said)}" for key in SETS if (said := text(at(sets, f"{key}.prompts")))
         ]
         yield f"weight-edit evaluate {name}/model --against {model} {' '.join(given)}"
     yield f"weight-edit report {name} --overwrite"

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from weight_edit.report.charts import curves, dots, layers, look, quantitative, wrapped
+from weight_edit.report.charts import curves, dots, layers, look, quantitative
 from weight_edit.report.figure import Figure, Notes, Section, Table
 from weight_edit.report.numbers import counted, small
 from weight_edit.report.run_record import RunRecord
@@ -135,7 +135,7 @@ def _listed(
     taken = names.get(named(chosen[1]))
     shown = [
         {
-            "row": wrapped(f"layer {row['x']}, {row['series']}{', chosen' if is_taken else ''}", 40),
+            "row": f"layer {row['x']}, {row['series']}{', chosen' if is_taken else ''}",
             "series": "candidate",
             "value": row["y"],
             "low": row["y"] if row["low"] is None else row["low"],
@@ -144,7 +144,7 @@ def _listed(
         for row in data
         for is_taken in [row["x"] == chosen[0] and row["series"] == taken]
     ]
-    return dots(shown, {"candidate": (BASE, "circle")}, title=axis, percent=False)
+    return dots(shown, {"candidate": (BASE, "circle")}, title=axis, percent=False, width=40)
 
 
 def _raw(measured: Sequence[dict[str, Any]], place: str) -> object:

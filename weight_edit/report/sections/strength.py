@@ -1,14 +1,14 @@
 """Refusal against over-refusal along the strength of the edit: sweeps and categories of the studies."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 from weight_edit.report.charts import curves, look, quantitative
 from weight_edit.report.figure import Figure, Section, Table
-from weight_edit.report.numbers import share
+from weight_edit.report.numbers import counted, percent, share
 from weight_edit.report.run_record import RunRecord
 from weight_edit.report.theme import CONTROL, EDITED, SOFT
-from weight_edit.report.values import cells, number, text
+from weight_edit.report.values import cells, number, shortened, text, told_apart
 
 RANDOM, MAIN = "random", "main"
 """The names of the control and of the recipe's own directions in studies."""
@@ -23,6 +23,7 @@ _MANY = 4
 """Directions from which on their mean stands for them."""
 
 Rows = Sequence[Mapping[str, Any]]
+T = TypeVar("T")
 
 
 def strength(record: RunRecord) -> Section | None:
@@ -30,22 +31,21 @@ def strength(record: RunRecord) -> Section | None:
     parts: list[Figure] = []
     for number_, study in enumerate(record.studies, 1):
         sweep, known = record.table(study, "sweep"), record.table(study, "curves")
-        parts += [*_sweep(number_, study, sweep)] if sweep else []
-        parts += [*_categories(number_, study, known)] if known else []
+        parts += [*_sweep(number_, sweep)] if sweep else []
+        parts += [*_categories(number_, known)] if known else []
     return Section(name="strength", title="Along the strength of the edit", parts=tuple(parts)) if parts else None
 
 
-def _sweep(number_: int, study: str, found: Rows) -> Iterator[Figure]:
+def _sweep(number_: int, found: Rows) -> Iterator[Figure]:
     of_base = [row for row in found if row.get("directions") == "none"]
-    names = list(
-        dict.fromkeys(text(row.get("directions"), 40) or "?" for row in found if row.get("directions") != "none")
-    )
-    for name in [each for each in names if each != RANDOM][:4]:
+    names = [name for name in _names(found, "directions") if name != "none"]
+    for place, name in enumerate([each for each in names if each != RANDOM][:4], 1):
         mine = _by_strength([*of_base, *(row for row in found if row.get("directions") == name)])
         if len({row["strength"] for row in mine}) < 3:
             continue
         control = _by_strength([*of_base, *(row for row in found if row.get("directions") == RANDOM)])
-        yield from _against_strength(number_, study, name, mine, control if RANDOM in names else [])
+        picture = f"strength-{number_}-{MAIN if name == MAIN else place}"
+        yield from _against_strength(picture, name, mine, control if RANDOM in names else [])
     drawn = {name: [*of_base, *(row for row in found if row.get("directions") == name)] for name in names}
     yield from _trade_off(
         f"trade-off-{number_}",
@@ -60,7 +60,18 @@ def _by_strength(found: Rows) -> list[Mapping[str, Any]]:
     return sorted(known, key=lambda row: float(row["strength"]))
 
 
-def _against_strength(number_: int, study: str, name: str, mine: Rows, control: Rows) -> Iterator[Figure]:
+def _names(found: Rows, key: str) -> list[str]:
+    """The directions of a table, as it names them: what is shown of a name may be that of another, too."""
+    return list(dict.fromkeys(name for row in found if isinstance(name := row.get(key), str) and name.strip()))
+
+
+def _words(names: Iterable[str]) -> dict[str, str]:
+    """Directions as a picture names them."""
+    known = {RANDOM: "random direction", MAIN: "the found direction"}
+    return told_apart(names, lambda name: known.get(name) or shortened(text(name) or "?", 40))
+
+
+def _against_strength(picture: str, name: str, mine: Rows, control: Rows) -> Iterator[Figure]:
     data, table = [], []
     shown = [key for key in _RATES if any(cells(row, key) for row in mine)]
     for key in shown:
@@ -78,8 +89,8 @@ def _against_strength(number_: int, study: str, name: str, mine: Rows, control: 
     if not data:
         return
     yield Figure(
-        name=f"strength-{number_}-{_slug(name)}",
-        title=f"Refusal along the strength of the edit{'' if name == MAIN else f', directions “{name}”'}",
+        name=picture,
+        title=f"Refusal along the strength of the edit{'' if name == MAIN else f', directions “{text(name)}”'}",
         reading="At 0 the model is as it was. The dashed grey curve is a random direction: what it does too, any "
         "change of that size does.",
         alt="Curves of refusal rates over the strength of the edit, one for each kind of request, one of a control.",
@@ -97,9 +108,11 @@ def _point(series: str, x: float, found: Any) -> dict[str, Any]:
     return {"series": series, "x": float(x), "y": found.value, "low": found.low, "high": found.high}
 
 
-def _categories(number_: int, study: str, found: Rows) -> Iterator[Figure]:
-    names = list(dict.fromkeys(text(row.get("direction"), 40) or "?" for row in found))
-    drawn = {name: _by_strength([row for row in found if row.get("direction") == name]) for name in names}
+def _categories(number_: int, found: Rows) -> Iterator[Figure]:
+    drawn = {
+        name: _by_strength([row for row in found if row.get("direction") == name])
+        for name in _names(found, "direction")
+    }
     for key, words in (
         ("refusal_rate", "Refusal of harmful requests"),
         ("over_refusal_rate", "Refusal of benign requests"),
@@ -115,13 +128,19 @@ def _categories(number_: int, study: str, found: Rows) -> Iterator[Figure]:
 
 def _band(name: str, words: str, drawn: Mapping[str, Rows], key: str) -> Iterator[Figure]:
     """The mean over directions with the band from the least to the largest, and the control."""
-    others = {each: rows for each, rows in drawn.items() if each != RANDOM}
-    middle = _mean(others, key)
+    values = {
+        (each, float(row["strength"])): value
+        for each, rows in drawn.items()
+        if each != RANDOM
+        for row in rows
+        if (value := number(row.get(key))) is not None
+    }
+    count, middle = _shared(values)
     if len(middle) < 2:
         return
-    mean = f"mean of {len(others)} directions"
+    mean = f"mean of {counted(count, 'direction')}"
     control = [(float(row["strength"]), found) for row in drawn.get(RANDOM, ()) if (found := cells(row, key))]
-    data = [{"series": mean, "x": x, "y": y, "low": None, "high": None} for x, y, _, _ in middle]
+    data = [{"series": mean, "x": x, "y": sum(found) / count, "low": None, "high": None} for x, found in middle]
     data += [{"series": "random direction", "x": x, "y": f.value, "low": f.low, "high": f.high} for x, f in control]
     x, y = (
         quantitative("x", "steering strength", percent=False),
@@ -129,14 +148,14 @@ def _band(name: str, words: str, drawn: Mapping[str, Rows], key: str) -> Iterato
     )
     spec = curves(data, {mean: (EDITED, "diamond", [1, 0]), "random direction": (CONTROL, "cross", [4, 4])}, x, y)
     band = {
-        "data": {"values": [{"x": at, "least": low, "most": high} for at, _, low, high in middle]},
+        "data": {"values": [{"x": at, "least": min(found), "most": max(found)} for at, found in middle]},
         "mark": {"type": "area", "color": EDITED, "opacity": 0.18},
         "encoding": {"x": x, "y": {**y, "field": "least"}, "y2": {"field": "most"}},
     }
     by_strength = {float(row["strength"]): found for row in drawn.get(RANDOM, ()) if (found := cells(row, key))}
     yield Figure(
         name=name,
-        title=f"{words} under steering along {len(others)} directions",
+        title=f"{words} under steering along {counted(count, 'direction')}",
         reading="The line is the mean over the directions and the band reaches from the least of them to the largest: "
         "where it is narrow, the direction of any category does the same. The grey curve is a random direction.",
         alt="A curve with a band around it over the steering strength, and a dashed curve of a random direction.",
@@ -144,24 +163,28 @@ def _band(name: str, words: str, drawn: Mapping[str, Rows], key: str) -> Iterato
         table=Table(
             ("strength", "mean", "least", "largest", "random direction"),
             tuple(
-                (f"{at:g}", f"{100 * y:.1f} %", f"{100 * low:.1f} %", f"{100 * high:.1f} %", share(by_strength.get(at)))
-                for at, y, low, high in middle
+                (
+                    f"{at:g}",
+                    *(percent(value) for value in (sum(found) / count, min(found), max(found))),
+                    share(by_strength.get(at)),
+                )
+                for at, found in middle
             ),
         ),
     )
 
 
-def _mean(drawn: Mapping[str, Rows], key: str) -> list[tuple[float, float, float, float]]:
-    """Strength, mean, least and largest over the directions, at strengths that all of them have."""
-    found: dict[float, list[float]] = {}
-    for rows in drawn.values():
-        for row in rows:
-            value = number(row.get(key))
-            if value is not None:
-                found.setdefault(float(row["strength"]), []).append(value)
-    most = max((len(values) for values in found.values()), default=0)
-    kept = sorted((at, values) for at, values in found.items() if len(values) == most)
-    return [(at, sum(values) / len(values), min(values), max(values)) for at, values in kept]
+def _shared(values: Mapping[tuple[str, float], T]) -> tuple[int, list[tuple[float, list[T]]]]:
+    """The largest number of directions that share a strength, and their values at each strength that so many share.
+
+    Args:
+        values: by direction and strength.
+    """
+    found: dict[float, list[T]] = {}
+    for (_, strength_), value in values.items():
+        found.setdefault(strength_, []).append(value)
+    most = max((len(each) for each in found.values()), default=0)
+    return most, sorted(((at, each) for at, each in found.items() if len(each) == most), key=lambda pair: pair[0])
 
 
 def _trade_off(name: str, title: str, drawn: Mapping[str, Rows], keys: tuple[str, str]) -> Iterator[Figure]:
@@ -178,16 +201,16 @@ def _trade_off(name: str, title: str, drawn: Mapping[str, Rows], keys: tuple[str
     many = len(others) > _MANY
     x = quantitative("x", "over-refusal: harmless requests refused", percent=True, domain=[0, 1])
     y = quantitative("y", "refused requests refused", percent=True, domain=[0, 1])
-    names = {each: {RANDOM: "random direction", MAIN: "the found direction"}.get(each, each) for each in known}
+    names = _words([*(each for each in (RANDOM, MAIN) if each in known), *known])
     thin: list[dict[str, Any]] = []
     data: list[dict[str, Any]] = []
     if many:
-        mean = f"mean of {len(others)} directions"
-        firsts, seconds = (_mean({each: drawn[each] for each in others}, key) for key in keys)
-        data += [
-            {"series": mean, "x": a, "y": b, "low": None, "high": None, "strength": at}
-            for (at, a, _, _), (_, b, _, _) in zip(firsts, seconds, strict=False)
-        ]
+        # Both rates of a strength together: a direction that lacks one of them there is in neither mean.
+        count, middle = _shared({(each, at): (a.value, b.value) for each in others for at, a, b in known[each]})
+        mean = f"mean of {counted(count, 'direction')}"
+        for at, pairs in middle:
+            middle_x, middle_y = (sum(values) / count for values in zip(*pairs, strict=True))
+            data.append({"series": mean, "x": middle_x, "y": middle_y, "low": None, "high": None, "strength": at})
         thin = [
             {"one": number_, "x": a.value, "y": b.value, "at": at}
             for number_, each in enumerate(others)
@@ -237,7 +260,3 @@ def _strengths(data: Sequence[Mapping[str, Any]], x: Mapping[str, Any], y: Mappi
         "mark": {"type": "text", "dx": -8, "dy": -9, "align": "right", "fontSize": 11, "color": SOFT},
         "encoding": {"x": x, "y": y, "text": {"field": "label"}},
     }
-
-
-def _slug(name: str) -> str:
-    return "".join(c if c.isascii() and c.isalnum() else "-" for c in name.lower())[:30] or "x"

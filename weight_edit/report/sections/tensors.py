@@ -1,7 +1,7 @@
 """The edit in the weights: what was changed, and what is left, tensor by tensor."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from weight_edit.report.charts import curves, layers, look, quantitative
@@ -13,6 +13,8 @@ from weight_edit.report.values import at, entries, number, rows, text, whole
 _LAYER = re.compile(r"\.(\d{1,4})\.")
 _MOST = 3000
 _LISTED = 400
+_BITS = {"float64": 53, "float32": 24, "float16": 11, "bfloat16": 8}
+"""Dtype -> binary digits of its numbers; rounding moves a number by half a unit of the last one at most."""
 
 
 def tensors(record: RunRecord) -> Section | None:
@@ -20,7 +22,7 @@ def tensors(record: RunRecord) -> Section | None:
     found = rows(at(record.verification, "integrity_report.edits"), _MOST)
     if not found:
         return None
-    parts: list[Any] = [Notes(tuple(_said(record))), *_left(found), *_listed(found)]
+    parts: list[Any] = [Notes(tuple(_said(record))), *_left(found, record.verification), *_listed(found)]
     return Section(name="weights", title="In the weights", parts=tuple(parts))
 
 
@@ -44,7 +46,21 @@ def _said(record: RunRecord) -> Iterator[str]:
         yield f"Of what the tensors write along the direction, {small(left)} is left at most{where}."
 
 
-def _left(found: list[dict[str, Any]]) -> Iterator[Figure]:
+def _expected(found: list[dict[str, Any]], verification: Mapping[str, Any]) -> str:
+    """A sentence on what has to be left of the direction; empty where that is not known."""
+    storage = text(verification.get("storage_dtype"), 40) or "?"
+    quantised = [value for row in found if (value := number(row.get("rounding"))) is not None]
+    if verification.get("complete") is False:
+        return " The edit is partial: most of this is left by intention."
+    if quantised:
+        return f" Rounding to the quantised format moves a tensor by up to {small(max(quantised))} of its size."
+    if storage in _BITS:
+        most = small(2.0 ** -_BITS[storage])
+        return f" Rounding to {storage} moves a number by up to {most} of itself: up to about that, it is rounding."
+    return ""
+
+
+def _left(found: list[dict[str, Any]], verification: Mapping[str, Any]) -> Iterator[Figure]:
     shown = [
         (layer, kind, value, row)
         for row in found
@@ -72,7 +88,7 @@ def _left(found: list[dict[str, Any]]) -> Iterator[Figure]:
     yield Figure(
         name="left-in-weights",
         title="What is left of the direction in each edited tensor",
-        reading="The scale is logarithmic; around 1e-8 is the rounding of the stored numbers, and nothing else.",
+        reading=f"The scale is logarithmic.{_expected(found, verification)}",
         alt="Curves over layers of the share of the direction that edited tensors still write, on a logarithmic scale.",
         spec=curves(data, look(kinds), x, y, intervals=False),
         table=Table(("tensor", "left", "before rounding"), tuple(table[:_LISTED])),

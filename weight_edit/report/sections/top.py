@@ -1,33 +1,15 @@
-"""The first screen: what was edited, what came of it, what is certain, and what the page does not show."""
+"""The first screen: what was edited, what came of it, and what is wrong."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from weight_edit.baking.card.edit_summary import edit_summary, purpose
 from weight_edit.evaluation.figures import RATES
-from weight_edit.report.charts import AFTER, BEFORE, dot, dots, wrapped
+from weight_edit.report.charts import AFTER, BEFORE, dot, dots
 from weight_edit.report.figure import Figure, Table
-from weight_edit.report.numbers import NONE, counted, decimal, points, share, small
+from weight_edit.report.numbers import NONE, decimal, points, share
 from weight_edit.report.run_record import RunRecord
 from weight_edit.report.values import Estimate, at, entries, estimate, named, number, rate, rows, text, texts, whole
-
-HOLDS, FAILS, OPEN = "holds", "fails", "not shown"
-
-
-@dataclass(frozen=True)
-class Certificate:
-    """A property of the checkpoint that was checked.
-
-    Attributes:
-        state: `HOLDS`, `FAILS` or `OPEN`.
-        title: the property in a few words.
-        words: what was looked at, with its figure.
-    """
-
-    state: str
-    title: str
-    words: str
 
 
 def headline(record: RunRecord) -> str:
@@ -133,7 +115,7 @@ def overview(record: RunRecord) -> Figure | None:
             continue
         words = _SHORT.get(figure.path, figure.words)
         label = f"{words} · {_count(before, after)}"
-        data += [dot(label, BEFORE, before, _WIDE), dot(label, AFTER, after, _WIDE)]
+        data += [dot(label, BEFORE, before), dot(label, AFTER, after)]
         apart = estimate(at(record.edited, f"differences.{name}.{of}"))
         told = at(record.edited, f"differences.{name}.{of}.told")
         mark = f" {_UNTOLD}" if told is False and apart is not None and apart.value else ""
@@ -154,8 +136,9 @@ def overview(record: RunRecord) -> Figure | None:
         title="Before and after the edit" if record.edited else "The model as it is",
         reading=f"Dots are shares of the prompts, bars and brackets 95% intervals.{marked}",
         alt="Dots with intervals on an axis from 0 to 100 %, two for each measure: before the edit and after it.",
-        spec=dots(data, beside=beside),
-        narrow=dots(_broken(data), beside={wrapped(label, 20): said for label, said in beside.items()}, line=50),
+        spec=dots(data, beside=beside, width=_WIDE),
+        # As a phone has room for them, names have several lines.
+        narrow=dots(data, beside=beside, line=50, width=20),
         table=Table(columns, tuple(lines)),
     )
 
@@ -163,11 +146,6 @@ def overview(record: RunRecord) -> Figure | None:
 def _count(*found: Estimate | None) -> str:
     counts = [each.count for each in found if each is not None and each.count is not None]
     return str(counts[0]) if counts else "?"
-
-
-def _broken(data: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows with names of several lines, as a phone has room for them."""
-    return [{**row, "row": wrapped(row["row"], 20)} for row in data if row]
 
 
 def _beside(before: Estimate | None, after: Estimate | None) -> str:
@@ -210,59 +188,6 @@ def _divergences(record: RunRecord) -> Iterator[tuple[str, str, str, str, str]]:
         if mean is not None:
             count = whole(prompts)
             yield words, "" if count is None else str(count), "0", decimal(mean), ""
-
-
-def certificates(record: RunRecord) -> list[Certificate]:
-    """What was checked of the checkpoint, in plain words."""
-    found = record.verification
-    if not found:
-        return []
-    said = [_complete(found), _only_these(found), _like_hooks(found)]
-    return [each for each in said if each is not None]
-
-
-def _complete(found: Mapping[str, Any]) -> Certificate:
-    leak, passed = number(found.get("leak")), found.get("passed") is True
-    precise = at(found, "by_dtype.float32")
-    before, allowed = number(at(precise, "leak_before")), number(at(precise, "allowed.leak"))
-    if leak is None:
-        return Certificate(OPEN, "Complete?", "The models were not run, so what is left of the direction is not known.")
-    base = "" if before is None else f" ({small(before)} in the base)"
-    where = f"{small(leak)} of the residual stream lies along the direction, at most, over all layers{base}"
-    if found.get("complete") is not True:
-        return Certificate(OPEN, "Not complete, by intention", f"The edit is partial: {where}.")
-    if passed or (allowed is not None and leak <= allowed):
-        return Certificate(HOLDS, "Complete", f"Nothing of the direction is left: {where}.")
-    return Certificate(FAILS, "Not complete", f"{where[0].upper()}{where[1:]}, more than is allowed.")
-
-
-def _only_these(found: Mapping[str, Any]) -> Certificate:
-    counts = {
-        key: whole(at(found, f"integrity_report.{key}")) for key in ("tensors_edited", "tensors_equal", "files_equal")
-    }
-    edited, equal, files = counts.values()
-    if found.get("integrity") is not True:
-        return Certificate(FAILS, "More than the edit changed", "Not everything else is the base's, byte for byte.")
-    if edited is None or equal is None:
-        return Certificate(HOLDS, "Only these tensors changed", "Everything else is the base's, byte for byte.")
-    others = counted(equal, "other tensor") + ("" if files is None else f" and {counted(files, 'file')}")
-    return Certificate(HOLDS, f"Only {counted(edited, 'tensor')} changed", f"{others} are the base's, byte for byte.")
-
-
-def _like_hooks(found: Mapping[str, Any]) -> Certificate:
-    precise = at(found, "by_dtype.float32")
-    largest, scale = (number(at(precise, f"hook_against_weights.{key}")) for key in ("largest", "scale"))
-    divergence, same = (number(at(precise, f"hook_against_weights.{key}")) for key in ("kl", "argmax"))
-    if largest is None:
-        return Certificate(OPEN, "Like the hooks?", "The edited weights were not run beside hooks on the base.")
-    allowed = number(at(precise, "allowed.logits"))
-    said = f"Edited weights and hooks on the unedited model agree: logits differ by {small(largest)} at most"
-    said += "" if scale is None else f" (the largest is {small(scale)})"
-    said += "" if divergence is None else f", KL {small(divergence)}"
-    said += "" if same is None else f", the same next token on {100 * same:.4g} % of positions"
-    if found.get("passed") is True or (allowed is not None and largest <= allowed):
-        return Certificate(HOLDS, "Behaves like the hooks", f"{said}.")
-    return Certificate(FAILS, "Does not behave like the hooks", f"Logits differ by {small(largest)} at most.")
 
 
 def problems(record: RunRecord) -> list[str]:
