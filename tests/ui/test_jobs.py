@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from weight_edit.errors import UsageError
+from weight_edit.search.owner import Owner
 from weight_edit.ui.jobs import COMMAND, LOG, RESULT, Job, read_job, read_jobs, start_job
 
 WAITS = """
@@ -106,6 +107,19 @@ def test_another_process_with_the_same_id_is_not_it_and_is_not_stopped(tmp_path:
     assert read_job(tmp_path / "1").state == "running"  # type: ignore[union-attr]
     job.stop()
     assert ended(tmp_path / "1").state == "stopped"
+
+
+@pytest.mark.parametrize(("result", "state"), [('{"layer": 3}', "done"), ("", "lost")])
+def test_one_from_before_the_machine_was_started_anew_is_at_work_no_more(
+    tmp_path: Path, result: str, state: str
+) -> None:
+    process = {**Owner.here().to_dict(), "machine": "another start"}
+    (tmp_path / COMMAND).write_text(json.dumps({"words": ["find"], "out": None, "began": 0, "process": process}))
+    (tmp_path / RESULT).write_text(result)
+    job = read_job(tmp_path)
+    assert job is not None
+    assert job.state == state
+    assert (job.error is None) == (state == "done")
 
 
 def test_a_token_is_in_the_environment_alone(tmp_path: Path) -> None:

@@ -261,3 +261,18 @@ def test_the_served_page_has_no_statistics_and_serves_no_files(tmp_path: Path) -
         assert client.get(f"/gradio_api/file={secret}").status_code in (403, 404)
         assert client.get("/report/none/none").status_code == 404
         assert client.get("/docs").status_code == 404
+
+
+def test_a_view_that_fails_says_so_and_the_others_are_there(tmp_path: Path) -> None:
+    with gradio.Blocks(analytics_enabled=False):
+        frame = Frame(tmp_path)
+        for component, render in (
+            (gradio.HTML(), lambda project: {"value": project.settings.point[5]}),
+            (gradio.Button(), lambda project: {"visible": 1 / 0}),
+            (gradio.HTML(), lambda project: {"value": "here"}),
+        ):
+            frame.show(component, render)
+    *_, failed, button, other = frame._views(new_project(tmp_path), {})
+    assert "cannot be shown" in failed["value"]
+    assert "visible" not in button
+    assert other["value"] == "here"

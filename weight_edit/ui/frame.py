@@ -220,7 +220,7 @@ class Frame:
         now: dict[int, str] = {}
         updates = []
         for place, view in enumerate(self.views):
-            properties = view.render(project)
+            properties = _rendered(view, project)
             now[place] = sha256(repr(properties).encode("utf-8", "replace")).hexdigest()
             updates.append(gradio.skip() if seen.get(place) == now[place] else gradio.update(**properties))
         return [now, gradio.Timer(_EVERY, active=project.running), *updates]
@@ -247,6 +247,19 @@ def _names(error: str, options: Sequence[str], flags: Sequence[str], value: str)
 def html_update(value: str) -> Update:
     """Properties of a component that is there only where it has something to show."""
     return {"value": value, "visible": bool(value)}
+
+
+def _rendered(view: View, project: Project) -> Update:
+    """A view's properties; where they cannot be told, that alone is said, and all others are there."""
+    import gradio
+
+    try:
+        return view.render(project)
+    except Exception as error:  # noqa: BLE001 (a document of others may hold anything)
+        if not isinstance(view.component, gradio.HTML):
+            return {}
+        said = f"This cannot be shown, since a file of it holds something unexpected: {type(error).__name__}, {error}"
+        return html_update(paragraph(said, "bad"))
 
 
 def _at_work(step: Step, project: Project) -> bool:

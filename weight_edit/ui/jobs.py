@@ -110,7 +110,8 @@ class Job:
         for child in list(_children):
             if child.poll() is not None:
                 _children.remove(child)
-        if self.owner is not None and not self.owner.has_ended:
+        # No process of another machine, or from before this one was started anew, is known to be alive.
+        if self.owner is not None and self.owner.is_here and not self.owner.has_ended:
             return "running"
         # Only what was read behind its end is whole.
         if self.result is not None:
@@ -124,7 +125,10 @@ class Job:
             return str(self.result["error"])
         if self.state == "lost":
             last = self.log.error or (self.log.lines[-1] if self.log.lines else "")
-            return f"it ended without a result{f': {last}' if last else ''}"
+            said = "it ended without a result"
+            if self.owner is not None and not self.owner.is_here:
+                said = "there is no result, and its process is none that this machine knows since it was started"
+            return f"{said}{f': {last}' if last else ''}"
         return None
 
     @property
