@@ -16,6 +16,7 @@ from weight_edit.checkpoint.files import printable
 from weight_edit.checkpoint.whole_file import write_whole
 from weight_edit.errors import UsageError
 from weight_edit.ui.jobs import Job, read_jobs
+from weight_edit.ui.opened_run import read_recipe, read_summary, settings_of
 from weight_edit.ui.settings import Settings
 from weight_edit.utils.json import parse_json
 
@@ -206,49 +207,13 @@ def open_run(folder: Path, run: str) -> Project:
         UsageError: there is no run.
     """
     path = Path(os.path.expanduser(run.strip() or "."))  # noqa: PTH111 (an unknown user is no error)
-    recipe = _read_state(path).get("recipe")
-    if not isinstance(recipe, dict):
+    recipe = read_recipe(path)
+    if recipe is None:
         raise UsageError(f"{printable(run)} is no run: there is no run.json with a recipe in it")
-    project = new_project(folder, path.resolve().name, _settings_of(recipe))
+    project = new_project(folder, path.resolve().name, settings_of(recipe))
     _copy_directions(path / "directions.safetensors", project.folder / "opened.safetensors")
     _write(project.folder, project.settings, path.resolve())
     return Project(project.folder, project.settings, path.resolve())
-
-
-def read_summary(run: Path) -> Mapping[str, Any]:
-    """The summary in a run's folder; empty where there is none that can be read."""
-    summary = _read_state(run).get("summary")
-    return summary if isinstance(summary, dict) else {}
-
-
-def _read_state(run: Path) -> Mapping[str, Any]:
-    try:
-        found = parse_json((run / "run.json").read_text("utf-8"), constants=True)
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _settings_of(recipe: Mapping[str, Any]) -> Settings:
-    """The settings that a recipe says."""
-    find, evaluate, edit = (_section(recipe, name) for name in ("find", "evaluate", "edit"))
-    targets = find.get("target")
-    values = {
-        **{name: recipe.get(name) for name in ("model", "dtype", "device")},
-        "target": targets[0] if isinstance(targets, list) and targets else targets,
-        **{name: find.get(name) for name in ("baseline", "method", "max_kl", "best_effort")},
-        "test_refused": evaluate.get("refused"),
-        "test_answered": evaluate.get("answered"),
-        "test_over_refused": evaluate.get("over_refused", ""),
-        "test_harmless": evaluate.get("harmless_looking", ""),
-        **{name: edit.get(name) for name in ("kind", "strength", "layers")},
-    }
-    return Settings().changed(values)
-
-
-def _section(recipe: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    section = recipe.get(name)
-    return section if isinstance(section, dict) else {}
 
 
 def _copy_directions(source: Path, kept: Path) -> None:

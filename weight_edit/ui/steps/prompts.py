@@ -63,7 +63,9 @@ def build(frame: Frame) -> None:
             for name, label, about in _TESTS:
                 with gradio.Column(min_width=260):
                     frame.field(name, _set(name, label, choices, ""), *about)
-        limit = gradio.Number(label="Prompts of each set, at most", precision=0, minimum=1, elem_id="limit")
+        limit = gradio.Number(
+            label="Prompts of each set, at most", info="0 for all", precision=0, minimum=0, elem_id="limit"
+        )
         frame.field("limit", limit, "evaluate.limit", "limit")
     look = gradio.Button("Look at them", scale=0, elem_id="look-prompts")
     seen = gradio.HTML(elem_id="seen-prompts")
