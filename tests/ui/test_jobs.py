@@ -135,6 +135,42 @@ def test_a_folder_is_used_once(tmp_path: Path) -> None:
         started(tmp_path / "1", "")
 
 
+def test_a_command_that_cannot_be_started_leaves_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="find cannot be started: embedded null byte"):
+        start_job(tmp_path / "1", ["find", "a\0b"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_process_whose_number_cannot_be_noted_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = []
+
+    def full(path: Path, content: str) -> None:
+        written.append(json.loads(content)["process"])
+        if written[-1] is not None:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("weight_edit.ui.jobs.write_whole", full)
+    with pytest.raises(UsageError, match="No space left"):
+        started(tmp_path / "1", WAITS)
+    before, after = written
+    assert before is None
+    assert Owner.from_dict(after).has_ended
+    assert not (tmp_path / "1").exists()
+
+
+def test_a_package_of_our_name_in_the_current_folder_is_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "weight_edit").mkdir()
+    (tmp_path / "weight_edit" / "__main__.py").write_text("print('{\"foreign\": 1}')")
+    (tmp_path / "weight_edit" / "__init__.py").write_text("")
+    monkeypatch.chdir(tmp_path)
+    start_job(tmp_path / "1", ["plan", "--json", "--no-such-option"])
+    job = ended(tmp_path / "1")
+    assert job.state == "failed"
+    assert "no-such-option" in str(job.error)
+
+
 def test_folders_that_hold_something_else_are_no_jobs(tmp_path: Path) -> None:
     for name, content in (("a", "[]"), ("b", "{"), ("c", '{"words": "x", "process": 3, "began": "x", "out": 1}')):
         (tmp_path / name).mkdir()

@@ -276,3 +276,25 @@ def test_a_view_that_fails_says_so_and_the_others_are_there(tmp_path: Path) -> N
     assert "cannot be shown" in failed["value"]
     assert "visible" not in button
     assert other["value"] == "here"
+
+
+def test_a_page_of_a_project_that_is_gone_does_nothing_in_another(tmp_path: Path, begun: list[Any]) -> None:
+    frame, other = framed(tmp_path), new_project(tmp_path)
+    values = ["changed" if name == "model" else getattr(Settings(), name) for name in frame.fields]
+    find = next(each for each in frame.steps if each.key == "find")
+    for handler, before, given in (
+        (frame.refreshed, 0, ()),
+        (frame.changed, 0, values),
+        (frame.remodelled, len(frame.fields), values),
+        (lambda *given: frame._starter(find)("", *given), 1, values),
+    ):
+        answers = frame.told(handler, before)("gone", {}, *given)
+        assert len(answers) == before + 2 + len(frame.views)
+        seen, clock, said = answers[before : before + 3]
+        assert (seen, clock.active) == ({}, False)
+        assert "gone is gone" in said["value"]
+    assert begun == []
+    again = read_project(other.folder)
+    assert again is not None
+    assert again.settings == Settings()
+    assert frame._views(other, {})[2]["visible"] is False

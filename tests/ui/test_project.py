@@ -8,7 +8,7 @@ import pytest
 
 from weight_edit.errors import UsageError
 from weight_edit.ui.jobs import COMMAND, RESULT
-from weight_edit.ui.project import list_projects, new_project, open_project, open_run, read_project
+from weight_edit.ui.project import list_projects, named_project, new_project, open_project, open_run, read_project
 from weight_edit.ui.report_route import report_file
 from weight_edit.ui.settings import Settings
 
@@ -70,6 +70,28 @@ def test_the_last_result_of_each_kind_is_taken(tmp_path: Path) -> None:
     assert found.edited == run / "model"
     assert found.next_job("bake").name == "004-bake"
     assert found.next_out("model").name == "model-4"
+
+
+def test_a_folder_that_is_no_job_and_an_output_without_one_take_their_numbers(tmp_path: Path) -> None:
+    project = new_project(tmp_path)
+    (project.folder / "jobs" / "004-find").mkdir(parents=True)
+    assert project.next_job("find").name == "005-find"
+    (project.folder / "run-7.yaml").write_text("")
+    (project.folder / "pasted-target.txt").write_text("")
+    found = read_project(project.folder)
+    assert found is not None
+    assert (found.next_job("find").name, found.next_out("model").name) == ("008-find", "model-8")
+
+
+def test_a_project_that_is_gone_or_broken_is_no_other(tmp_path: Path) -> None:
+    other, gone = new_project(tmp_path, "other"), new_project(tmp_path, "gone")
+    assert named_project(tmp_path, gone.name).folder == gone.folder
+    (gone.folder / "project.json").write_text("{")
+    for name in (gone.name, "", None, "..", "no such"):
+        with pytest.raises(UsageError, match="is gone"):
+            named_project(tmp_path, name)
+    assert open_project(tmp_path, gone.name).folder == other.folder
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([other.name, gone.name])
 
 
 def test_a_point_of_the_front_is_a_recipe_in_the_searchs_folder(tmp_path: Path) -> None:

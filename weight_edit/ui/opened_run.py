@@ -77,7 +77,7 @@ def settings_of(recipe: Mapping[str, Any]) -> Settings:
     model = recipe.get("model")
     # Prompts to go on with are those for its model; what is measured is what it measured.
     base = Settings().on_model(model if isinstance(model, str) else "")
-    unmeasured = {name: "" for name in ("test_refused", "test_answered", "test_over_refused", "test_harmless")}
+    unmeasured = dict.fromkeys(("test_refused", "test_answered", "test_over_refused", "test_harmless"), "")
     return base.changed({**unmeasured, "limit": 0, **usable})
 
 

@@ -62,11 +62,19 @@ class Project:
 
     def next_out(self, name: str, ending: str = "") -> Path:
         """A path in the project that is free, with the number of the next job."""
-        return self.folder / f"{name}-{len(self.jobs) + 1}{ending}"
+        return self.folder / f"{name}-{self._number}{ending}"
 
     def next_job(self, verb: str) -> Path:
         """The folder of the next job."""
-        return self.folder / JOBS / f"{len(self.jobs) + 1:03d}-{verb}"
+        return self.folder / JOBS / f"{self._number:03d}-{verb}"
+
+    @cached_property
+    def _number(self) -> int:
+        """Above all that folders of jobs and their outputs have, those that are no jobs (any more) among them."""
+        names = [path.name for path in (self.folder / JOBS).glob("*")]
+        taken = [re.match(r"(\d{1,9})-", name) for name in names]
+        taken += [re.fullmatch(r"[a-z]+-(\d{1,9})(\..*)?", path.name) for path in self.folder.glob("*")]
+        return 1 + max((int(found[1]) for found in taken if found), default=0)
 
     @cached_property
     def directions(self) -> Path | None:
@@ -161,16 +169,37 @@ def list_projects(folder: Path) -> list[str]:
 
 
 def open_project(folder: Path, name: object) -> Project:
-    """A project by its name; the last used where there is none of that name, and a new one where there is none.
+    """A project by its name; the last used where there is none of that name, and a new one where none can be read.
 
     Args:
         folder: with all projects.
         name: from a browser, so that it may be anything.
     """
     names = list_projects(folder)
-    chosen = name if name in names else (names[0] if names else None)
-    found = None if chosen is None else read_project(folder / str(chosen))
-    return new_project(folder) if found is None else found
+    for each in [*(each for each in names if each == name), *names]:
+        found = read_project(folder / each)
+        if found is not None:
+            return found
+    return new_project(folder)
+
+
+def named_project(folder: Path, name: object) -> Project:
+    """A project by its name.
+
+    Args:
+        folder, name: see `open_project`.
+
+    Raises:
+        UsageError: there is none of that name, or it cannot be read.
+    """
+    known = next((each for each in list_projects(folder) if each == name), None)
+    found = None if known is None else read_project(folder / known)
+    if found is None:
+        said = printable(str(name)) or "without a name"
+        raise UsageError(
+            f"the project {said} is gone, or cannot be read: load this page anew to see those that are there"
+        )
+    return found
 
 
 def new_project(folder: Path, title: str = "project", settings: Settings | None = None) -> Project:

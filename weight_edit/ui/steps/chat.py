@@ -57,11 +57,11 @@ def build(frame: Frame) -> None:
     frame.show(command, lambda project: {"value": str(chat_command(project.settings, project.directions))})
 
     def reply(name: str, chosen: str, text: str) -> Iterator[list[Any]]:
-        project = frame.project(name)
         quiet = gradio.update(**html_update(""))
         if conversation.session is None:
             yield [gradio.skip(), gradio.update(**html_update(paragraph("Loading the model …", "note"))), gradio.skip()]
         try:
+            project = frame.project(name)
             for shown in conversation.reply(project, chosen, text):
                 yield [shown, quiet, ""]
         except WeightEditError as error:
@@ -77,7 +77,10 @@ def build(frame: Frame) -> None:
 
     def suggest(field: str) -> Any:
         def suggested(name: str, number: int) -> list[Any]:
-            spec = getattr(frame.project(name).settings, field)
+            try:
+                spec = getattr(frame.project(name).settings, field)
+            except WeightEditError as error:
+                return [str(error), number]
             return [example(spec, number) if spec else "", number + 7]
 
         return suggested
