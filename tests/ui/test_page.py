@@ -282,13 +282,13 @@ def test_a_page_of_a_project_that_is_gone_does_nothing_in_another(tmp_path: Path
     frame, other = framed(tmp_path), new_project(tmp_path)
     values = ["changed" if name == "model" else getattr(Settings(), name) for name in frame.fields]
     find = next(each for each in frame.steps if each.key == "find")
-    for handler, before, given in (
+    for handler, before, more in (
         (frame.refreshed, 0, ()),
         (frame.changed, 0, values),
         (frame.remodelled, len(frame.fields), values),
         (lambda *given: frame._starter(find)("", *given), 1, values),
     ):
-        answers = frame.told(handler, before)("gone", {}, *given)
+        answers = frame.told(handler, before)("gone", {}, *more)
         assert len(answers) == before + 2 + len(frame.views)
         seen, clock, said = answers[before : before + 3]
         assert (seen, clock.active) == ({}, False)

@@ -8,9 +8,18 @@ import pytest
 
 from weight_edit.errors import UsageError
 from weight_edit.ui.jobs import COMMAND, RESULT
-from weight_edit.ui.project import list_projects, named_project, new_project, open_project, open_run, read_project
+from weight_edit.ui.project import (
+    Project,
+    list_projects,
+    named_project,
+    new_project,
+    open_project,
+    open_run,
+    read_project,
+)
 from weight_edit.ui.report_route import report_file
 from weight_edit.ui.settings import Settings
+from weight_edit.ui.steps.edit import edit_command
 
 
 def add_job(folder: Path, name: str, words: list[str], out: Path | None, result: dict[str, object]) -> None:
@@ -59,8 +68,8 @@ def test_the_last_result_of_each_kind_is_taken(tmp_path: Path) -> None:
     first, second = project.folder / "find-1.safetensors", project.folder / "find-2.safetensors"
     for path in (first, second):
         path.write_bytes(b"")
-    add_job(project.folder, "001-find", ["find"], first, {"layer": 1})
-    add_job(project.folder, "002-find", ["find"], second, {"error": "no", "exit_code": 3})
+    add_job(project.folder, "001-find", ["find", "organism"], first, {"layer": 1})
+    add_job(project.folder, "002-find", ["find", "organism"], second, {"error": "no", "exit_code": 3})
     run = made_run(project.folder / "run-3")
     add_job(project.folder, "003-run", ["run"], run, {})
     found = read_project(project.folder)
@@ -102,7 +111,7 @@ def test_a_point_of_the_front_is_a_recipe_in_the_searchs_folder(tmp_path: Path) 
         (search / "points" / f"01-{digest}.yaml").write_text("")
     front = [{"digest": "aaaaaaaaaaaa"}, {"digest": "bbbbbbbbbbbb"}, {"digest": "../../x"}]
     picked = {"point": {"digest": "aaaaaaaaaaaa"}}
-    add_job(project.folder, "001-search", ["search"], search, {"front": front, "picked": picked})
+    add_job(project.folder, "001-search", ["search", "organism"], search, {"front": front, "picked": picked})
 
     def point(chosen: str) -> Path | None:
         saved = project.saved(replace(Settings(), point=chosen))
@@ -114,6 +123,26 @@ def test_a_point_of_the_front_is_a_recipe_in_the_searchs_folder(tmp_path: Path) 
     assert point("bbbbbbbbbbbb") == search / "points" / "01-bbbbbbbbbbbb.yaml"
     assert point("../../x") is None
     assert point("no such") == search / "points" / "01-aaaaaaaaaaaa.yaml"
+
+
+def test_what_was_found_on_one_model_is_of_no_use_to_another(tmp_path: Path) -> None:
+    project = open_run(tmp_path, str(made_run(tmp_path / "runs" / "x")))
+    opened = project.folder / "opened.safetensors"
+    (project.folder / "find-1.safetensors").write_bytes(b"")
+    words = ["find", "--json", "A/one", "--target", "x"]
+    add_job(project.folder, "001-find", words, project.folder / "find-1.safetensors", {})
+    add_job(project.folder, "002-search", ["search", "A/one"], project.folder / "search-2", {"front": []})
+
+    def on(model: str) -> Project:
+        found = read_project(project.folder)
+        assert found is not None
+        return replace(found, settings=replace(found.settings, model=model))
+
+    assert (on("A/one").directions, on("A/one").search is None) == (project.folder / "find-1.safetensors", False)
+    assert (on(project.settings.model).directions, on(project.settings.model).search) == (opened, None)
+    other = on("B/other")
+    assert (other.directions, other.find, other.search) == (None, None, None)
+    assert "of this model first" in edit_command(other).missing
 
 
 def test_a_run_of_the_command_line_is_opened_and_left_as_it_is(tmp_path: Path) -> None:

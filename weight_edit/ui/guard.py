@@ -12,7 +12,6 @@ import secrets
 import socket
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
-from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -124,14 +123,11 @@ class Guard:
 
     def _cookie_in(self, headers: list[tuple[bytes, bytes]]) -> str:
         for name, value in headers:
-            if name == b"cookie":
-                jar = SimpleCookie()
-                try:
-                    jar.load(value.decode("latin-1"))
-                except CookieError:
-                    continue
-                if self.cookie in jar:
-                    return jar[self.cookie].value
+            # Cookies of other pages of this machine, whatever they look like, stand beside it.
+            for pair in value.decode("latin-1").split(";") if name == b"cookie" else ():
+                known, _, given = pair.strip().partition("=")
+                if known == self.cookie and self._is_key(given):
+                    return given
         return ""
 
     def _kept(self) -> str:
@@ -143,9 +139,9 @@ def host_names(host: str) -> frozenset[str]:
 
     Addresses in numbers cannot be made to point elsewhere; names can, so that they are those of this machine alone.
     """
-    names = {*_LOOPBACK}
+    names = {*_LOOPBACK, host.lower()}
     if not is_loopback(host):
-        names |= {host.lower(), socket.gethostname().lower(), socket.getfqdn().lower()}
+        names |= {socket.gethostname().lower(), socket.getfqdn().lower()}
         with_any = host in ("0.0.0.0", "::", "")
         if with_any:
             names |= _own_addresses()

@@ -1,4 +1,4 @@
-"""What the page takes of a run of the command line, whose file others may have written: fields, figures, what is left."""
+"""What the page takes of a run of the command line, whose file others may have written, and what it does not."""
 
 import json
 from collections.abc import Collection, Iterator, Mapping

@@ -78,17 +78,30 @@ class Project:
 
     @cached_property
     def directions(self) -> Path | None:
-        """The directions file that was found last, or that of the run that was opened."""
-        found = self.latest("find", where=lambda job: job.state == "done" and job.out is not None and job.out.is_file())
-        if found is not None and found.out is not None:
+        """The directions file that was found last on the model that is chosen, or that of a run of it that was opened.
+
+        Another model may have the width of its own, so that nothing else would tell them apart.
+        """
+        found = self.find
+        if found is not None and found.out is not None and found.out.is_file():
             return found.out
         kept = self.folder / "opened.safetensors"
-        return kept if kept.is_file() else None
+        recipe = None if self.opened is None else read_recipe(self.opened)
+        fits = recipe is not None and settings_of(recipe).model == self.settings.model
+        return kept if fits and kept.is_file() else None
+
+    @cached_property
+    def find(self) -> Job | None:
+        """The find that was done last on the model that is chosen."""
+        return self.latest("find", where=lambda job: job.state == "done" and self._is_of_model(job))
+
+    def _is_of_model(self, job: Job) -> bool:
+        return self.settings.model in job.words
 
     @cached_property
     def search(self) -> Job | None:
-        """The search that was done last, or the last look at its front."""
-        return self.latest("search", where=lambda job: job.state == "done")
+        """The search that was done last on the model that is chosen, or the last look at its front."""
+        return self.latest("search", where=lambda job: job.state == "done" and self._is_of_model(job))
 
     @cached_property
     def front(self) -> tuple[Mapping[str, Any], ...]:
@@ -196,9 +209,7 @@ def named_project(folder: Path, name: object) -> Project:
     found = None if known is None else read_project(folder / known)
     if found is None:
         said = printable(str(name)) or "without a name"
-        raise UsageError(
-            f"the project {said} is gone, or cannot be read: load this page anew to see those that are there"
-        )
+        raise UsageError(f"the project {said} is gone, or cannot be read: load this page anew to choose another")
     return found
 
 
