@@ -142,6 +142,15 @@ def test_the_key_goes_from_the_address_into_a_cookie() -> None:
     assert Guard(inner, PORT, frozenset()).key != GUARD.key
 
 
+def test_a_ticket_serves_once_and_its_cookie_holds_the_key() -> None:
+    ticket = GUARD.ticket()
+    assert ticket not in (GUARD.key, GUARD.ticket())
+    status, headers, _ = asked(query=f"key={ticket}", cookie="")
+    assert (status, headers["set-cookie"].split(";")[0]) == (303, COOKIE)
+    assert asked(query=f"key={ticket}", cookie="")[0] == 403
+    assert asked(cookie=f"{GUARD.cookie}={GUARD.ticket()}")[0] == 403
+
+
 def test_what_a_proxy_would_say_is_not_believed() -> None:
     assert asked(x_forwarded_host="evil.example", x_forwarded_proto="https")[2] == "[]"
 

@@ -77,14 +77,15 @@ def serve(
             f"weight-edit: anybody who reaches {shown}:{number} and has the key below can read files and run commands "
             "as you do, and what is sent is not encrypted; 127.0.0.1 is for this machine alone"
         )
-    address = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else shown}:{number}/?key={guard.key}"
+    place = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else shown}:{number}/?key="
+    address = f"{place}{guard.key}"
     say(f"projects are in {printable(str(folder))}")
     say(f"the page is at {address}")
     say("Ctrl-C ends the page; what it has started goes on, and is there when it is opened again")
     if ready is not None:
         ready({"address": address, "host": host, "port": number, "folder": str(folder)})
     if opened:
-        threading.Timer(1.0, webbrowser.open, [address]).start()
+        threading.Timer(1.0, webbrowser.open, [f"{place}{guard.ticket()}"]).start()
     _run(guard, listening)
 
 
