@@ -185,6 +185,11 @@ def test_only_what_a_report_wrote_is_served(tmp_path: Path) -> None:
     assert report_file(tmp_path, project.name, "001-report") is None
 
 
+def test_a_projects_name_can_stand_in_an_address(tmp_path: Path) -> None:
+    assert new_project(tmp_path, "a...b..c").name.startswith("a.b.c-")
+    assert open_run(tmp_path, str(made_run(tmp_path / "runs" / "a..b"))).name.startswith("a.b-")
+
+
 def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="cannot be written"):

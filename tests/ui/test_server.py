@@ -90,3 +90,15 @@ def test_the_browser_that_is_opened_gets_no_key_in_its_command_line(
     assert guard.key not in address
     assert any(guard.key in line for line in said)
     assert guard._is_ticket(address.partition("?key=")[2])
+
+
+def test_the_librarys_folder_goes_with_the_page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import uvicorn
+
+    kept = tmp_path / "kept"
+    (kept / "x").mkdir(parents=True)
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(kept))
+    monkeypatch.setattr(uvicorn.Server, "run", lambda self, sockets: None)
+    monkeypatch.setattr(server, "_end", lambda served: None)
+    server._run(None, None)  # type: ignore[arg-type]
+    assert not kept.exists()

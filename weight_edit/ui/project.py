@@ -219,7 +219,9 @@ def new_project(folder: Path, title: str = "project", settings: Settings | None 
     Raises:
         UsageError: the folder cannot be written.
     """
-    plain = re.sub(r"[^A-Za-z0-9._]+", "-", title).strip("-.")[:40] or "project"
+    plain = re.sub(r"[^A-Za-z0-9._]+", "-", title)
+    # Two dots in an address of the page are refused.
+    plain = re.sub(r"\.\.+", ".", plain).strip("-.")[:40] or "project"
     stem = f"{plain}-{time.strftime('%Y-%m-%d')}"
     for number in range(1, 10_000):
         path = folder / (stem if number == 1 else f"{stem}-{number}")

@@ -1,6 +1,7 @@
 """The server of the local page: one address, on loopback unless told otherwise, and no requests of its own."""
 
 import os
+import shutil
 import signal
 import socket
 import tempfile
@@ -135,8 +136,11 @@ def _run(guard: Guard, listening: socket.socket) -> None:
     )
     server = uvicorn.Server(config)
     threading.Thread(target=_end, args=(server,), daemon=True, name="end").start()
-    with suppress(KeyboardInterrupt):
-        server.run(sockets=[listening])
+    try:
+        with suppress(KeyboardInterrupt):
+            server.run(sockets=[listening])
+    finally:
+        _remove_temporary()
 
 
 def _end(server: Any) -> None:
@@ -144,7 +148,13 @@ def _end(server: Any) -> None:
     while not server.should_exit:
         time.sleep(0.2)
     time.sleep(_PATIENCE)
+    _remove_temporary()
     os._exit(0)
+
+
+def _remove_temporary() -> None:
+    """Remove the folder that `page_app` made for the library."""
+    shutil.rmtree(os.environ["GRADIO_TEMP_DIR"], ignore_errors=True)
 
 
 def _made(folder: Path) -> Path:
