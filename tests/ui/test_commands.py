@@ -123,3 +123,17 @@ def test_values_of_the_wrong_type_change_nothing() -> None:
     wrong = {"model": 3, "limit": "x", "private": "yes", "strength": True, "nobody": 1, "target": None}
     assert Settings().changed(wrong) == Settings()
     assert Settings().changed({"model": " x ", "limit": 3}) == replace(Settings(), model="x", limit=3.0)
+
+
+def test_an_earlier_runs_recipe_stays_as_it_was(tmp_path: Path) -> None:
+    """The line that was shown of it is still what ran."""
+    point = tmp_path / "search-1/points/01-ab.yaml"
+    made = [
+        make(Settings(), source, tmp_path, tmp_path / out)
+        for make, source in ((commands.run_command, tmp_path / "find-1.safetensors"), (commands.point_command, point))
+        for out in ("run-4", "run-5")
+    ]
+    paths = {path for each in made for path, _ in each.files}
+    assert len(paths) == 4
+    assert {path.parent for path in paths} == {tmp_path}
+    assert all(str(path) in each.words for each in made for path, _ in each.files)

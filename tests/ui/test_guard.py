@@ -120,6 +120,18 @@ def test_without_the_key_nothing_is_told() -> None:
         assert GUARD.key not in said
 
 
+@pytest.mark.parametrize(
+    "other", ['a={"x":1}', "a[b]=1", "foo bar", "noequals", "x=caf\u00e9", "a:b=1", "", f"{GUARD.cookie}=older"]
+)
+def test_cookies_of_other_pages_do_not_lock_out(other: str) -> None:
+    assert asked(cookie=f"{other}; {COOKIE}")[0] == 200
+    assert asked(cookie=f"{COOKIE}; {other}")[0] == 200
+
+
+def test_every_address_of_this_machine_that_it_listens_on_is_a_name() -> None:
+    assert Guard(inner, PORT, host_names("127.0.0.2")).refusal("GET", "/", [(b"host", b"127.0.0.2:7860")]) is None
+
+
 def test_the_key_goes_from_the_address_into_a_cookie() -> None:
     status, headers, _ = asked(query=f"key={GUARD.key}", cookie="")
     assert (status, headers["location"]) == (303, "/")
@@ -128,6 +140,15 @@ def test_the_key_goes_from_the_address_into_a_cookie() -> None:
     assert "SameSite=Strict" in headers["set-cookie"]
     assert asked(query="key=wrong", cookie="")[0] == 403
     assert Guard(inner, PORT, frozenset()).key != GUARD.key
+
+
+def test_a_ticket_serves_once_and_its_cookie_holds_the_key() -> None:
+    ticket = GUARD.ticket()
+    assert ticket not in (GUARD.key, GUARD.ticket())
+    status, headers, _ = asked(query=f"key={ticket}", cookie="")
+    assert (status, headers["set-cookie"].split(";")[0]) == (303, COOKIE)
+    assert asked(query=f"key={ticket}", cookie="")[0] == 403
+    assert asked(cookie=f"{GUARD.cookie}={GUARD.ticket()}")[0] == 403
 
 
 def test_what_a_proxy_would_say_is_not_believed() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from weight_edit.errors import UsageError
+from weight_edit.search.owner import Owner
 from weight_edit.ui.jobs import COMMAND, LOG, RESULT, Job, read_job, read_jobs, start_job
 
 WAITS = """
@@ -108,6 +109,19 @@ def test_another_process_with_the_same_id_is_not_it_and_is_not_stopped(tmp_path:
     assert ended(tmp_path / "1").state == "stopped"
 
 
+@pytest.mark.parametrize(("result", "state"), [('{"layer": 3}', "done"), ("", "lost")])
+def test_one_from_before_the_machine_was_started_anew_is_at_work_no_more(
+    tmp_path: Path, result: str, state: str
+) -> None:
+    process = {**Owner.here().to_dict(), "machine": "another start"}
+    (tmp_path / COMMAND).write_text(json.dumps({"words": ["find"], "out": None, "began": 0, "process": process}))
+    (tmp_path / RESULT).write_text(result)
+    job = read_job(tmp_path)
+    assert job is not None
+    assert job.state == state
+    assert (job.error is None) == (state == "done")
+
+
 def test_a_token_is_in_the_environment_alone(tmp_path: Path) -> None:
     token = "hf_" + "a" * 30
     started(tmp_path / "1", "import os; print('{\"length\": %d}' % len(os.environ['HF_TOKEN']))", token=token)
@@ -119,6 +133,42 @@ def test_a_folder_is_used_once(tmp_path: Path) -> None:
     (tmp_path / "1").mkdir()
     with pytest.raises(UsageError, match="cannot be made"):
         started(tmp_path / "1", "")
+
+
+def test_a_command_that_cannot_be_started_leaves_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="find cannot be started: embedded null byte"):
+        start_job(tmp_path / "1", ["find", "a\0b"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_process_whose_number_cannot_be_noted_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = []
+
+    def full(path: Path, content: str) -> None:
+        written.append(json.loads(content)["process"])
+        if written[-1] is not None:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("weight_edit.ui.jobs.write_whole", full)
+    with pytest.raises(UsageError, match="No space left"):
+        started(tmp_path / "1", WAITS)
+    before, after = written
+    assert before is None
+    assert Owner.from_dict(after).has_ended
+    assert not (tmp_path / "1").exists()
+
+
+def test_a_package_of_our_name_in_the_current_folder_is_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "weight_edit").mkdir()
+    (tmp_path / "weight_edit" / "__main__.py").write_text("print('{\"foreign\": 1}')")
+    (tmp_path / "weight_edit" / "__init__.py").write_text("")
+    monkeypatch.chdir(tmp_path)
+    start_job(tmp_path / "1", ["plan", "--json", "--no-such-option"])
+    job = ended(tmp_path / "1")
+    assert job.state == "failed"
+    assert "no-such-option" in str(job.error)
 
 
 def test_folders_that_hold_something_else_are_no_jobs(tmp_path: Path) -> None:

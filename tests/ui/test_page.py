@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from weight_edit.ui.commands import find_command, job_words, search_command, shell_line
 from weight_edit.ui.frame import Frame
 from weight_edit.ui.jobs import COMMAND, LOG, RESULT
 from weight_edit.ui.project import new_project, read_project
@@ -261,3 +262,64 @@ def test_the_served_page_has_no_statistics_and_serves_no_files(tmp_path: Path) -
         assert client.get(f"/gradio_api/file={secret}").status_code in (403, 404)
         assert client.get("/report/none/none").status_code == 404
         assert client.get("/docs").status_code == 404
+
+
+def test_a_view_that_fails_says_so_and_the_others_are_there(tmp_path: Path) -> None:
+    with gradio.Blocks(analytics_enabled=False):
+        frame = Frame(tmp_path)
+        for component, render in (
+            (gradio.HTML(), lambda project: {"value": project.settings.point[5]}),
+            (gradio.Button(), lambda project: {"visible": 1 / 0}),
+            (gradio.HTML(), lambda project: {"value": "here"}),
+        ):
+            frame.show(component, render)
+    *_, failed, button, other = frame._views(new_project(tmp_path), {})
+    assert "cannot be shown" in failed["value"]
+    assert "visible" not in button
+    assert other["value"] == "here"
+
+
+def test_a_page_of_a_project_that_is_gone_does_nothing_in_another(tmp_path: Path, begun: list[Any]) -> None:
+    frame, other = framed(tmp_path), new_project(tmp_path)
+    values = ["changed" if name == "model" else getattr(Settings(), name) for name in frame.fields]
+    find = next(each for each in frame.steps if each.key == "find")
+    for handler, before, more in (
+        (frame.refreshed, 0, ()),
+        (frame.changed, 0, values),
+        (frame.remodelled, len(frame.fields), values),
+        (lambda *given: frame._starter(find)("", *given), 1, values),
+    ):
+        answers = frame.told(handler, before)("gone", {}, *more)
+        assert len(answers) == before + 2 + len(frame.views)
+        seen, clock, said = answers[before : before + 3]
+        assert (seen, clock.active) == ({}, False)
+        assert "gone is gone" in said["value"]
+    assert begun == []
+    again = read_project(other.folder)
+    assert again is not None
+    assert again.settings == Settings()
+    assert frame._views(other, {})[2]["visible"] is False
+
+
+@pytest.mark.parametrize(("verb", "out", "kept"), [("find", "find-1.s", "find-1.s.find"), ("search", "s-1", "s-1")])
+def test_start_goes_on_with_what_was_stopped(tmp_path: Path, verb: str, out: str, kept: str) -> None:
+    project = new_project(tmp_path)
+    make = {"find": find_command, "search": search_command}[verb]
+    step = next(each for each in framed(tmp_path).steps if each.key == verb)
+    words, path = make(project.settings, project.folder / out).words, project.folder / "jobs" / f"001-{verb}"
+    path.mkdir(parents=True)
+    entry = {"words": job_words(words), "out": str(project.folder / out), "began": 1.0, "process": None}
+    (path / COMMAND).write_text(json.dumps(entry))
+
+    def now(settings: Settings) -> str:
+        found = read_project(project.folder)
+        assert found is not None
+        return str(step.command(replace(found, settings=settings)))
+
+    assert "--resume" not in now(project.settings)
+    (project.folder / kept).mkdir()
+    (project.folder / kept / "journal").write_text("")
+    assert now(project.settings) == shell_line([*words[:-2], "--resume", *words[-2:]])
+    assert "--resume" not in now(replace(project.settings, baseline="other.txt"))
+    (path / RESULT).write_text("{}")
+    assert "--resume" not in now(project.settings)

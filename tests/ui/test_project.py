@@ -8,9 +8,18 @@ import pytest
 
 from weight_edit.errors import UsageError
 from weight_edit.ui.jobs import COMMAND, RESULT
-from weight_edit.ui.project import list_projects, new_project, open_project, open_run, read_project
+from weight_edit.ui.project import (
+    Project,
+    list_projects,
+    named_project,
+    new_project,
+    open_project,
+    open_run,
+    read_project,
+)
 from weight_edit.ui.report_route import report_file
 from weight_edit.ui.settings import Settings
+from weight_edit.ui.steps.edit import edit_command
 
 
 def add_job(folder: Path, name: str, words: list[str], out: Path | None, result: dict[str, object]) -> None:
@@ -59,8 +68,8 @@ def test_the_last_result_of_each_kind_is_taken(tmp_path: Path) -> None:
     first, second = project.folder / "find-1.safetensors", project.folder / "find-2.safetensors"
     for path in (first, second):
         path.write_bytes(b"")
-    add_job(project.folder, "001-find", ["find"], first, {"layer": 1})
-    add_job(project.folder, "002-find", ["find"], second, {"error": "no", "exit_code": 3})
+    add_job(project.folder, "001-find", ["find", "organism"], first, {"layer": 1})
+    add_job(project.folder, "002-find", ["find", "organism"], second, {"error": "no", "exit_code": 3})
     run = made_run(project.folder / "run-3")
     add_job(project.folder, "003-run", ["run"], run, {})
     found = read_project(project.folder)
@@ -72,6 +81,28 @@ def test_the_last_result_of_each_kind_is_taken(tmp_path: Path) -> None:
     assert found.next_out("model").name == "model-4"
 
 
+def test_a_folder_that_is_no_job_and_an_output_without_one_take_their_numbers(tmp_path: Path) -> None:
+    project = new_project(tmp_path)
+    (project.folder / "jobs" / "004-find").mkdir(parents=True)
+    assert project.next_job("find").name == "005-find"
+    (project.folder / "run-7.yaml").write_text("")
+    (project.folder / "pasted-target.txt").write_text("")
+    found = read_project(project.folder)
+    assert found is not None
+    assert (found.next_job("find").name, found.next_out("model").name) == ("008-find", "model-8")
+
+
+def test_a_project_that_is_gone_or_broken_is_no_other(tmp_path: Path) -> None:
+    other, gone = new_project(tmp_path, "other"), new_project(tmp_path, "gone")
+    assert named_project(tmp_path, gone.name).folder == gone.folder
+    (gone.folder / "project.json").write_text("{")
+    for name in (gone.name, "", None, "..", "no such"):
+        with pytest.raises(UsageError, match="is gone"):
+            named_project(tmp_path, name)
+    assert open_project(tmp_path, gone.name).folder == other.folder
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([other.name, gone.name])
+
+
 def test_a_point_of_the_front_is_a_recipe_in_the_searchs_folder(tmp_path: Path) -> None:
     project = new_project(tmp_path)
     search = project.folder / "search-1"
@@ -80,7 +111,7 @@ def test_a_point_of_the_front_is_a_recipe_in_the_searchs_folder(tmp_path: Path) 
         (search / "points" / f"01-{digest}.yaml").write_text("")
     front = [{"digest": "aaaaaaaaaaaa"}, {"digest": "bbbbbbbbbbbb"}, {"digest": "../../x"}]
     picked = {"point": {"digest": "aaaaaaaaaaaa"}}
-    add_job(project.folder, "001-search", ["search"], search, {"front": front, "picked": picked})
+    add_job(project.folder, "001-search", ["search", "organism"], search, {"front": front, "picked": picked})
 
     def point(chosen: str) -> Path | None:
         saved = project.saved(replace(Settings(), point=chosen))
@@ -92,6 +123,26 @@ def test_a_point_of_the_front_is_a_recipe_in_the_searchs_folder(tmp_path: Path) 
     assert point("bbbbbbbbbbbb") == search / "points" / "01-bbbbbbbbbbbb.yaml"
     assert point("../../x") is None
     assert point("no such") == search / "points" / "01-aaaaaaaaaaaa.yaml"
+
+
+def test_what_was_found_on_one_model_is_of_no_use_to_another(tmp_path: Path) -> None:
+    project = open_run(tmp_path, str(made_run(tmp_path / "runs" / "x")))
+    opened = project.folder / "opened.safetensors"
+    (project.folder / "find-1.safetensors").write_bytes(b"")
+    words = ["find", "--json", "A/one", "--target", "x"]
+    add_job(project.folder, "001-find", words, project.folder / "find-1.safetensors", {})
+    add_job(project.folder, "002-search", ["search", "A/one"], project.folder / "search-2", {"front": []})
+
+    def on(model: str) -> Project:
+        found = read_project(project.folder)
+        assert found is not None
+        return replace(found, settings=replace(found.settings, model=model))
+
+    assert (on("A/one").directions, on("A/one").search is None) == (project.folder / "find-1.safetensors", False)
+    assert (on(project.settings.model).directions, on(project.settings.model).search) == (opened, None)
+    other = on("B/other")
+    assert (other.directions, other.find, other.search) == (None, None, None)
+    assert "of this model first" in edit_command(other).missing
 
 
 def test_a_run_of_the_command_line_is_opened_and_left_as_it_is(tmp_path: Path) -> None:
@@ -132,6 +183,11 @@ def test_only_what_a_report_wrote_is_served(tmp_path: Path) -> None:
     (out / "report.html").unlink()
     (out / "report.html").symlink_to(project.folder / "project.json")
     assert report_file(tmp_path, project.name, "001-report") is None
+
+
+def test_a_projects_name_can_stand_in_an_address(tmp_path: Path) -> None:
+    assert new_project(tmp_path, "a...b..c").name.startswith("a.b.c-")
+    assert open_run(tmp_path, str(made_run(tmp_path / "runs" / "a..b"))).name.startswith("a.b-")
 
 
 def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:

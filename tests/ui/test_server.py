@@ -66,3 +66,39 @@ def test_elsewhere_than_on_loopback_it_warns_and_asks_for_the_key(
         server.serve(tmp_path, host=host, port=0, opened=False, say=said.append)
         assert any("anybody who reaches" in line for line in said) is warned
         assert any(f"/?key={guards[-1].key}" in line for line in said)
+
+
+def test_the_browser_that_is_opened_gets_no_key_in_its_command_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    guards, opened = [], []
+
+    class AtOnce:
+        def __init__(self, _: float, function: object, given: list[str]) -> None:
+            opened.append((function, *given))
+
+        def start(self) -> None:
+            return
+
+    monkeypatch.setattr(server, "page_app", lambda folder: None)
+    monkeypatch.setattr(server, "_run", lambda guard, listening: (guards.append(guard), listening.close()))
+    monkeypatch.setattr(server.threading, "Timer", AtOnce)
+    said: list[str] = []
+    server.serve(tmp_path, port=0, say=said.append)
+    (function, address), (guard,) = opened[0], guards
+    assert function is server.webbrowser.open
+    assert guard.key not in address
+    assert any(guard.key in line for line in said)
+    assert guard._is_ticket(address.partition("?key=")[2])
+
+
+def test_the_librarys_folder_goes_with_the_page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import uvicorn
+
+    kept = tmp_path / "kept"
+    (kept / "x").mkdir(parents=True)
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(kept))
+    monkeypatch.setattr(uvicorn.Server, "run", lambda self, sockets: None)
+    monkeypatch.setattr(server, "_end", lambda served: None)
+    server._run(None, None)  # type: ignore[arg-type]
+    assert not kept.exists()

@@ -148,7 +148,7 @@ def bake_command(settings: Settings, directions: Path | None, out: Path) -> Comm
         "--strength": "" if settings.strength == 1 else settings.strength,
         "--layers": settings.layers,
     }
-    missing = "" if directions is not None else "Find a direction first (step 4)."
+    missing = "" if directions is not None else "Find a direction of this model first (step 4)."
     return command("bake", [settings.model], options, out=out, missing=missing)
 
 
@@ -158,16 +158,17 @@ def run_command(settings: Settings, directions: Path | None, folder: Path, out: 
     Args:
         directions: a file in `folder`.
     """
-    recipe = folder / "recipe.yaml"
+    # One for each run: what an earlier one ran stays as it was.
+    recipe = folder / f"{out.name}.yaml"
     files = () if directions is None else ((recipe, edit_recipe(settings, directions.name)),)
-    missing = "" if directions is not None else "Find a direction first (step 4)."
+    missing = "" if directions is not None else "Find a direction of this model first (step 4)."
     return command("run", [shown_path(recipe)], {}, out=out, files=files, missing=missing)
 
 
 def point_command(settings: Settings, point: Path | None, folder: Path, out: Path) -> Command:
     """The same of a point of a search, which is a recipe; what is measured is laid over it."""
-    measured = folder / "measured.yaml"
-    missing = "" if point is not None else "Search first, and pick a point (steps 4 and 5)."
+    measured = folder / f"{out.name}.measured.yaml"
+    missing = "" if point is not None else "Search this model first, and pick a point (steps 4 and 5)."
     words = ["" if point is None else shown_path(point)]
     files = ((measured, _yaml(_measured(settings))),)
     return command("run", words, {"--with": shown_path(measured)}, out=out, files=files, missing=missing)

@@ -31,6 +31,7 @@ class Conversation:
     """
 
     session: "ChatSession | None" = None
+    _folder: Path | None = None
     _key: tuple[Any, ...] = ()
     _opening: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
@@ -81,7 +82,7 @@ class Conversation:
                         load_options=loading,
                         sampling=sampling,
                     )
-                self.session, self._key = session, key
+                self.session, self._key, self._folder = session, key, project.folder
             if way == HOOKS:
                 layers = parse_layers(settings.layers or None)
                 self.session.change_edit(kind=settings.kind, strength=settings.strength, layers=layers)
@@ -89,11 +90,18 @@ class Conversation:
         finally:
             self._opening.release()
 
-    def close(self) -> None:
-        """Drop the session and its models."""
+    def stop(self, project: Project) -> None:
+        """Stop the answers that are given in a project; those of another project's go on."""
+        if self.session is not None and self._folder == project.folder:
+            self.session.stop()
+
+    def close(self, project: Project | None = None) -> None:
+        """Drop the session and its models; with a project, only if it is that one's."""
+        if project is not None and self._folder != project.folder:
+            return
         if self.session is not None:
             self.session.stop()
-        self.session, self._key = None, ()
+        self.session, self._key, self._folder = None, (), None
 
     @staticmethod
     def _source(project: Project, way: str) -> Path:

@@ -14,7 +14,7 @@ from weight_edit.redaction import given_token, holds_token
 from weight_edit.ui.commands import job_words, shell_line
 from weight_edit.ui.jobs import start_job
 from weight_edit.ui.markup import paragraph, pre
-from weight_edit.ui.project import Project, open_project
+from weight_edit.ui.project import Project, named_project
 from weight_edit.ui.step import Step
 
 Update = Mapping[str, Any]
@@ -58,6 +58,7 @@ class Frame:
         self.seen = gradio.State({})
         self.timer = gradio.Timer(_EVERY, active=False)
         self.token: Any = None
+        self.problem = self.show(gradio.HTML(visible=False, elem_id="problem"), lambda _: html_update(""))
         self._buttons: list[tuple[Step, Any, Any, Any]] = []
 
     def field(self, name: str, component: Any, *flags: str) -> Any:
@@ -114,14 +115,16 @@ class Frame:
         inputs = [self.name, self.seen, *self.fields.values()]
         outputs = [self.seen, self.timer, *(view.component for view in self.views)]
         quick: dict[str, Any] = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}
-        self.timer.tick(self.refreshed, [self.name, self.seen], outputs, **quick)
+        self.timer.tick(self.told(self.refreshed), [self.name, self.seen], outputs, **quick)
         for name, component in self.fields.items():
             # Another model takes other prompts, so that all fields follow.
             handler, following = (self.remodelled, [*self.fields.values()]) if name == "model" else (self.changed, [])
-            component.input(handler, inputs, [*following, *outputs], trigger_mode="always_last", **quick)
+            component.input(
+                self.told(handler, len(following)), inputs, [*following, *outputs], trigger_mode="always_last", **quick
+            )
         for step, start, stop, said in self._buttons:
-            start.click(self._starter(step), [self.token, *inputs], [said, *outputs], **quick)
-            stop.click(self._stopper(step), [self.name, self.seen], outputs, **quick)
+            start.click(self.told(self._starter(step), 1), [self.token, *inputs], [said, *outputs], **quick)
+            stop.click(self.told(self._stopper(step)), [self.name, self.seen], outputs, **quick)
 
     def opened(self, project: Project) -> list[Any]:
         """Values for `everything`: a project's name, its fields, and all views."""
@@ -137,8 +140,32 @@ class Frame:
         return [self.name, *self.fields.values(), self.seen, self.timer, *(view.component for view in self.views)]
 
     def project(self, name: str) -> Project:
-        """The project of the page, as it is now."""
-        return open_project(self.folder, name)
+        """The project of the page, as it is now.
+
+        Raises:
+            UsageError: it is gone; nothing is done in another.
+        """
+        return named_project(self.folder, name)
+
+    def told(self, handler: Callable[..., list[Any]], before: int = 0) -> Callable[..., list[Any]]:
+        """A handler of an event, whose error is said at the head of the page, where all else stays as it is.
+
+        Args:
+            before: outputs ahead of those of `outputs`.
+        """
+        import gradio
+
+        def guarded(*values: Any) -> list[Any]:
+            try:
+                return handler(*values)
+            except WeightEditError as error:
+                said = gradio.update(**html_update(paragraph(error, "bad")))
+                skipped = [gradio.skip() for each in self.views if each.component is not self.problem]
+                # Nothing is known to be shown: what comes next shows all.
+                clock = gradio.Timer(_EVERY, active=False)
+                return [*(gradio.skip() for _ in range(before)), {}, clock, said, *skipped]
+
+        return guarded
 
     def refreshed(self, name: str, seen: dict[int, str]) -> list[Any]:
         """The views, as jobs have gone on."""
@@ -220,7 +247,7 @@ class Frame:
         now: dict[int, str] = {}
         updates = []
         for place, view in enumerate(self.views):
-            properties = view.render(project)
+            properties = _rendered(view, project)
             now[place] = sha256(repr(properties).encode("utf-8", "replace")).hexdigest()
             updates.append(gradio.skip() if seen.get(place) == now[place] else gradio.update(**properties))
         return [now, gradio.Timer(_EVERY, active=project.running), *updates]
@@ -247,6 +274,19 @@ def _names(error: str, options: Sequence[str], flags: Sequence[str], value: str)
 def html_update(value: str) -> Update:
     """Properties of a component that is there only where it has something to show."""
     return {"value": value, "visible": bool(value)}
+
+
+def _rendered(view: View, project: Project) -> Update:
+    """A view's properties; where they cannot be told, that alone is said, and all others are there."""
+    import gradio
+
+    try:
+        return view.render(project)
+    except Exception as error:  # noqa: BLE001 (a document of others may hold anything)
+        if not isinstance(view.component, gradio.HTML):
+            return {}
+        said = f"This cannot be shown, since a file of it holds something unexpected: {type(error).__name__}, {error}"
+        return html_update(paragraph(said, "bad"))
 
 
 def _at_work(step: Step, project: Project) -> bool:

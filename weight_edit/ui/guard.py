@@ -12,7 +12,6 @@ import secrets
 import socket
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
-from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -59,11 +58,18 @@ class Guard:
     port: int
     names: frozenset[str]
     key: str = field(default_factory=lambda: secrets.token_urlsafe(24), repr=False)
+    _tickets: set[str] = field(default_factory=set, repr=False)
 
     @property
     def cookie(self) -> str:
         """The name of the cookie with the key."""
         return f"weight-edit-{self.port}"
+
+    def ticket(self) -> str:
+        """What serves once in place of the key: others read a browser's command line, where an address stands."""
+        made = secrets.token_urlsafe(24)
+        self._tickets.add(made)
+        return made
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or pass it on."""
@@ -80,7 +86,7 @@ class Guard:
             await _answer(send, *refused)
             return
         given = parse_qs(scope.get("query_string", b"").decode("latin-1")).get("key", [""])[-1]
-        if self._is_key(given) and scope["method"] == "GET":
+        if scope["method"] == "GET" and (self._is_key(given) or self._is_ticket(given)):
             # The key goes into a cookie and out of the address: a copied one should not hold it.
             await _answer(send, 303, "", [(b"location", b"/"), (b"set-cookie", self._kept().encode("ascii"))])
             return
@@ -122,16 +128,18 @@ class Guard:
     def _is_key(self, given: str) -> bool:
         return hmac.compare_digest(given.encode("utf-8", "replace"), self.key.encode("ascii"))
 
+    def _is_ticket(self, given: str) -> bool:
+        known = given in self._tickets
+        self._tickets.discard(given)
+        return known
+
     def _cookie_in(self, headers: list[tuple[bytes, bytes]]) -> str:
         for name, value in headers:
-            if name == b"cookie":
-                jar = SimpleCookie()
-                try:
-                    jar.load(value.decode("latin-1"))
-                except CookieError:
-                    continue
-                if self.cookie in jar:
-                    return jar[self.cookie].value
+            # Cookies of other pages of this machine, whatever they look like, stand beside it.
+            for pair in value.decode("latin-1").split(";") if name == b"cookie" else ():
+                known, _, given = pair.strip().partition("=")
+                if known == self.cookie and self._is_key(given):
+                    return given
         return ""
 
     def _kept(self) -> str:
@@ -143,9 +151,9 @@ def host_names(host: str) -> frozenset[str]:
 
     Addresses in numbers cannot be made to point elsewhere; names can, so that they are those of this machine alone.
     """
-    names = {*_LOOPBACK}
+    names = {*_LOOPBACK, host.lower()}
     if not is_loopback(host):
-        names |= {host.lower(), socket.gethostname().lower(), socket.getfqdn().lower()}
+        names |= {socket.gethostname().lower(), socket.getfqdn().lower()}
         with_any = host in ("0.0.0.0", "::", "")
         if with_any:
             names |= _own_addresses()

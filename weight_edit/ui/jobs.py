@@ -6,6 +6,7 @@ A job's folder holds `command.json` (the words, where they ran, the process), `l
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,8 +18,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from weight_edit.checkpoint.files import printable
 from weight_edit.checkpoint.whole_file import write_whole
-from weight_edit.errors import UsageError
+from weight_edit.errors import UsageError, first_line
 from weight_edit.search.owner import Owner
 from weight_edit.ui.job_log import JobLog, read_log
 from weight_edit.utils.json import parse_json
@@ -110,7 +112,8 @@ class Job:
         for child in list(_children):
             if child.poll() is not None:
                 _children.remove(child)
-        if self.owner is not None and not self.owner.has_ended:
+        # No process of another machine, or from before this one was started anew, is known to be alive.
+        if self.owner is not None and self.owner.is_here and not self.owner.has_ended:
             return "running"
         # Only what was read behind its end is whole.
         if self.result is not None:
@@ -124,7 +127,10 @@ class Job:
             return str(self.result["error"])
         if self.state == "lost":
             last = self.log.error or (self.log.lines[-1] if self.log.lines else "")
-            return f"it ended without a result{f': {last}' if last else ''}"
+            said = "it ended without a result"
+            if self.owner is not None and not self.owner.is_here:
+                said = "there is no result, and its process is none that this machine knows since it was started"
+            return f"{said}{f': {last}' if last else ''}"
         return None
 
     @property
@@ -177,7 +183,7 @@ def start_job(
     *,
     out: Path | None = None,
     token: str | None = None,
-    program: Sequence[str] = (sys.executable, "-m", "weight_edit"),
+    program: Sequence[str] = (sys.executable, "-P", "-m", "weight_edit"),
 ) -> Job:
     """Start a command as a process of its own, which goes on when this one ends.
 
@@ -186,7 +192,7 @@ def start_job(
         words: the command's, behind `weight-edit`; none of them may be an access token.
         out: what it writes, which is noted.
         token: Hub access token; it is in the process's environment alone.
-        program: what is run with these words.
+        program: what is run with these words; the package of this process, whatever lies in the current folder.
 
     Raises:
         UsageError: the folder is there, or cannot be written, or the process cannot be started.
@@ -201,10 +207,15 @@ def start_job(
         "began": time.time(),
         "process": None,
     }
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "200"}
+    # It has to find what this process does, this package above all, and nothing in the current folder instead.
+    places = [*(str(Path(place).absolute()) for place in sys.path if place), str(Path(__file__).parents[2])]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "200", "PYTHONPATH": os.pathsep.join(places)}
     if token:
         environment[_TOKEN] = token
+    child = None
     try:
+        # Before it runs: what has started is seen, whatever comes between.
+        write_whole(folder / COMMAND, json.dumps(entry, indent=1))
         with (folder / LOG).open("xb") as log, (folder / RESULT).open("xb") as result:
             child = subprocess.Popen(
                 [*program, *words],
@@ -214,9 +225,14 @@ def start_job(
                 env=environment,
                 start_new_session=True,
             )
-    except OSError as error:
-        raise UsageError(f"{program[0]} cannot be started: {error.strerror}") from error
+        entry["process"] = Owner.of(child.pid).to_dict()
+        write_whole(folder / COMMAND, json.dumps(entry, indent=1))
+    except (OSError, ValueError) as error:
+        # A full disk; a NUL, which no word of a command has.
+        if child is not None:
+            child.kill()
+            child.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+        raise UsageError(f"{words[0]} cannot be started: {printable(first_line(error))}") from error
     _children.append(child)
-    entry["process"] = Owner.of(child.pid).to_dict()
-    write_whole(folder / COMMAND, json.dumps(entry, indent=1))
     return Job(folder, entry)

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 from weight_edit.utils.progress import duration
 
 Tone = Literal["plain", "good", "bad", "note"]
+
+_LARGEST = 1e300
 
 
 def text(value: object) -> str:
@@ -58,9 +60,11 @@ def facts(entries: Mapping[str, object]) -> str:
 
 def rate(value: Any) -> str:
     """A rate with its interval in words: "0.03 (0.01 to 0.07), 3 of 96"."""
-    if not isinstance(value, dict) or not isinstance(value.get("value"), int | float):
+    if not isinstance(value, dict) or not _is_figure(value.get("value")):
         return "not measured"
-    shown = f"{value['value']:.2f} ({value.get('low', float('nan')):.2f} to {value.get('high', float('nan')):.2f})"
+    shown = f"{value['value']:.2f}"
+    if _is_figure(value.get("low")) and _is_figure(value.get("high")):
+        shown += f" ({value['low']:.2f} to {value['high']:.2f})"
     if isinstance(value.get("total"), int) and isinstance(value.get("count"), int):
         shown += f", {value['count']} of {value['total']}"
     return shown
@@ -68,12 +72,12 @@ def rate(value: Any) -> str:
 
 def number(value: object) -> str:
     """A figure with three digits; a dash where there is none."""
-    return f"{value:.3g}" if isinstance(value, int | float) and not isinstance(value, bool) else "–"
+    return f"{value:.3g}" if _is_figure(value) else "–"
 
 
 def size(count: object) -> str:
     """Bytes in words."""
-    if not isinstance(count, int | float):
+    if not _is_figure(count):
         return "–"
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
@@ -82,7 +86,12 @@ def seconds(value: object) -> str:
     """Seconds in words, of a figure or of one that lies between two."""
     if isinstance(value, dict):
         low, high = value.get("low"), value.get("high")
-        if isinstance(low, int | float) and isinstance(high, int | float):
+        if _is_figure(low) and _is_figure(high):
             return duration(high) if high <= 1.2 * low else f"{duration(low)} to {duration(high)}"
         return "–"
-    return duration(value) if isinstance(value, int | float) else "–"
+    return duration(value) if _is_figure(value) else "–"
+
+
+def _is_figure(value: object) -> TypeGuard[int | float]:
+    """Whether a value of a document of others can be shown as a figure; one that is too large or none cannot."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LARGEST

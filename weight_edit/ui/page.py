@@ -111,6 +111,8 @@ def _wire_projects(frame: Frame, chooser: Any, said: Any, *, blocks: Any, fresh:
 
     def shown(name: object, problem: str = "") -> list[Any]:
         project = open_project(frame.folder, name)
+        if name and project.name != name and not problem:
+            problem = f"There is no project {name}, or it cannot be read: this one was used last."
         listed = gradio.update(choices=list_projects(frame.folder), value=project.name)
         return [paragraph(problem, "bad"), listed, *frame.opened(project)]
 

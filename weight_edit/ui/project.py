@@ -16,6 +16,7 @@ from weight_edit.checkpoint.files import printable
 from weight_edit.checkpoint.whole_file import write_whole
 from weight_edit.errors import UsageError
 from weight_edit.ui.jobs import Job, read_jobs
+from weight_edit.ui.opened_run import read_recipe, read_summary, settings_of
 from weight_edit.ui.settings import Settings
 from weight_edit.utils.json import parse_json
 
@@ -61,25 +62,46 @@ class Project:
 
     def next_out(self, name: str, ending: str = "") -> Path:
         """A path in the project that is free, with the number of the next job."""
-        return self.folder / f"{name}-{len(self.jobs) + 1}{ending}"
+        return self.folder / f"{name}-{self._number}{ending}"
 
     def next_job(self, verb: str) -> Path:
         """The folder of the next job."""
-        return self.folder / JOBS / f"{len(self.jobs) + 1:03d}-{verb}"
+        return self.folder / JOBS / f"{self._number:03d}-{verb}"
+
+    @cached_property
+    def _number(self) -> int:
+        """Above all that folders of jobs and their outputs have, those that are no jobs (any more) among them."""
+        names = [path.name for path in (self.folder / JOBS).glob("*")]
+        taken = [re.match(r"(\d{1,9})-", name) for name in names]
+        taken += [re.fullmatch(r"[a-z]+-(\d{1,9})(\..*)?", path.name) for path in self.folder.glob("*")]
+        return 1 + max((int(found[1]) for found in taken if found), default=0)
 
     @cached_property
     def directions(self) -> Path | None:
-        """The directions file that was found last, or that of the run that was opened."""
-        found = self.latest("find", where=lambda job: job.state == "done" and job.out is not None and job.out.is_file())
-        if found is not None and found.out is not None:
+        """The directions file that was found last on the model that is chosen, or that of a run of it that was opened.
+
+        Another model may have the width of its own, so that nothing else would tell them apart.
+        """
+        found = self.find
+        if found is not None and found.out is not None and found.out.is_file():
             return found.out
         kept = self.folder / "opened.safetensors"
-        return kept if kept.is_file() else None
+        recipe = None if self.opened is None else read_recipe(self.opened)
+        fits = recipe is not None and settings_of(recipe).model == self.settings.model
+        return kept if fits and kept.is_file() else None
+
+    @cached_property
+    def find(self) -> Job | None:
+        """The find that was done last on the model that is chosen."""
+        return self.latest("find", where=lambda job: job.state == "done" and self._is_of_model(job))
+
+    def _is_of_model(self, job: Job) -> bool:
+        return self.settings.model in job.words
 
     @cached_property
     def search(self) -> Job | None:
-        """The search that was done last, or the last look at its front."""
-        return self.latest("search", where=lambda job: job.state == "done")
+        """The search that was done last on the model that is chosen, or the last look at its front."""
+        return self.latest("search", where=lambda job: job.state == "done" and self._is_of_model(job))
 
     @cached_property
     def front(self) -> tuple[Mapping[str, Any], ...]:
@@ -160,16 +182,35 @@ def list_projects(folder: Path) -> list[str]:
 
 
 def open_project(folder: Path, name: object) -> Project:
-    """A project by its name; the last used where there is none of that name, and a new one where there is none.
+    """A project by its name; the last used where there is none of that name, and a new one where none can be read.
 
     Args:
         folder: with all projects.
         name: from a browser, so that it may be anything.
     """
     names = list_projects(folder)
-    chosen = name if name in names else (names[0] if names else None)
-    found = None if chosen is None else read_project(folder / str(chosen))
-    return new_project(folder) if found is None else found
+    for each in [*(each for each in names if each == name), *names]:
+        found = read_project(folder / each)
+        if found is not None:
+            return found
+    return new_project(folder)
+
+
+def named_project(folder: Path, name: object) -> Project:
+    """A project by its name.
+
+    Args:
+        folder, name: see `open_project`.
+
+    Raises:
+        UsageError: there is none of that name, or it cannot be read.
+    """
+    known = next((each for each in list_projects(folder) if each == name), None)
+    found = None if known is None else read_project(folder / known)
+    if found is None:
+        said = printable(str(name)) or "without a name"
+        raise UsageError(f"the project {said} is gone, or cannot be read: load this page anew to choose another")
+    return found
 
 
 def new_project(folder: Path, title: str = "project", settings: Settings | None = None) -> Project:
@@ -178,7 +219,9 @@ def new_project(folder: Path, title: str = "project", settings: Settings | None 
     Raises:
         UsageError: the folder cannot be written.
     """
-    plain = re.sub(r"[^A-Za-z0-9._]+", "-", title).strip("-.")[:40] or "project"
+    plain = re.sub(r"[^A-Za-z0-9._]+", "-", title)
+    # Two dots in an address of the page are refused.
+    plain = re.sub(r"\.\.+", ".", plain).strip("-.")[:40] or "project"
     stem = f"{plain}-{time.strftime('%Y-%m-%d')}"
     for number in range(1, 10_000):
         path = folder / (stem if number == 1 else f"{stem}-{number}")
@@ -206,49 +249,13 @@ def open_run(folder: Path, run: str) -> Project:
         UsageError: there is no run.
     """
     path = Path(os.path.expanduser(run.strip() or "."))  # noqa: PTH111 (an unknown user is no error)
-    recipe = _read_state(path).get("recipe")
-    if not isinstance(recipe, dict):
+    recipe = read_recipe(path)
+    if recipe is None:
         raise UsageError(f"{printable(run)} is no run: there is no run.json with a recipe in it")
-    project = new_project(folder, path.resolve().name, _settings_of(recipe))
+    project = new_project(folder, path.resolve().name, settings_of(recipe))
     _copy_directions(path / "directions.safetensors", project.folder / "opened.safetensors")
     _write(project.folder, project.settings, path.resolve())
     return Project(project.folder, project.settings, path.resolve())
-
-
-def read_summary(run: Path) -> Mapping[str, Any]:
-    """The summary in a run's folder; empty where there is none that can be read."""
-    summary = _read_state(run).get("summary")
-    return summary if isinstance(summary, dict) else {}
-
-
-def _read_state(run: Path) -> Mapping[str, Any]:
-    try:
-        found = parse_json((run / "run.json").read_text("utf-8"), constants=True)
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _settings_of(recipe: Mapping[str, Any]) -> Settings:
-    """The settings that a recipe says."""
-    find, evaluate, edit = (_section(recipe, name) for name in ("find", "evaluate", "edit"))
-    targets = find.get("target")
-    values = {
-        **{name: recipe.get(name) for name in ("model", "dtype", "device")},
-        "target": targets[0] if isinstance(targets, list) and targets else targets,
-        **{name: find.get(name) for name in ("baseline", "method", "max_kl", "best_effort")},
-        "test_refused": evaluate.get("refused"),
-        "test_answered": evaluate.get("answered"),
-        "test_over_refused": evaluate.get("over_refused", ""),
-        "test_harmless": evaluate.get("harmless_looking", ""),
-        **{name: edit.get(name) for name in ("kind", "strength", "layers")},
-    }
-    return Settings().changed(values)
-
-
-def _section(recipe: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    section = recipe.get(name)
-    return section if isinstance(section, dict) else {}
 
 
 def _copy_directions(source: Path, kept: Path) -> None:

@@ -1,6 +1,7 @@
 """The server of the local page: one address, on loopback unless told otherwise, and no requests of its own."""
 
 import os
+import shutil
 import signal
 import socket
 import tempfile
@@ -77,14 +78,15 @@ def serve(
             f"weight-edit: anybody who reaches {shown}:{number} and has the key below can read files and run commands "
             "as you do, and what is sent is not encrypted; 127.0.0.1 is for this machine alone"
         )
-    address = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else shown}:{number}/?key={guard.key}"
+    place = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else shown}:{number}/?key="
+    address = f"{place}{guard.key}"
     say(f"projects are in {printable(str(folder))}")
     say(f"the page is at {address}")
     say("Ctrl-C ends the page; what it has started goes on, and is there when it is opened again")
     if ready is not None:
         ready({"address": address, "host": host, "port": number, "folder": str(folder)})
     if opened:
-        threading.Timer(1.0, webbrowser.open, [address]).start()
+        threading.Timer(1.0, webbrowser.open, [f"{place}{guard.ticket()}"]).start()
     _run(guard, listening)
 
 
@@ -134,8 +136,11 @@ def _run(guard: Guard, listening: socket.socket) -> None:
     )
     server = uvicorn.Server(config)
     threading.Thread(target=_end, args=(server,), daemon=True, name="end").start()
-    with suppress(KeyboardInterrupt):
-        server.run(sockets=[listening])
+    try:
+        with suppress(KeyboardInterrupt):
+            server.run(sockets=[listening])
+    finally:
+        _remove_temporary()
 
 
 def _end(server: Any) -> None:
@@ -143,7 +148,13 @@ def _end(server: Any) -> None:
     while not server.should_exit:
         time.sleep(0.2)
     time.sleep(_PATIENCE)
+    _remove_temporary()
     os._exit(0)
+
+
+def _remove_temporary() -> None:
+    """Remove the folder that `page_app` made for the library."""
+    shutil.rmtree(os.environ["GRADIO_TEMP_DIR"], ignore_errors=True)
 
 
 def _made(folder: Path) -> Path:

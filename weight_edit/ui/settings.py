@@ -11,6 +11,8 @@ from weight_edit.recipe.file import content_of
 _LONGEST = 10_000
 """Characters of a field."""
 
+_LARGEST = 1e15
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -21,7 +23,7 @@ class Settings:
         dtype, device: of the model.
         target, baseline, over_refused: prompts to find and search with; the last for searches alone.
         test_refused, test_answered, test_over_refused, test_harmless: prompts to measure on, before and after.
-        limit: prompts of each set that are measured at most.
+        limit: prompts of each set that are measured at most; 0 for all.
         method: how directions are found.
         max_kl: bound on the divergence of candidates, nats.
         best_effort: take the nearest candidate where none keeps the bounds.
@@ -69,7 +71,9 @@ class Settings:
         for each in fields(self):
             given = values.get(each.name)
             if each.type is float and isinstance(given, int | float) and not isinstance(given, bool):
-                known[each.name] = float(given)
+                # Neither infinite nor none, which the project's file could not hold.
+                if abs(given) < _LARGEST:
+                    known[each.name] = float(given)
             elif each.type is bool and isinstance(given, bool):
                 known[each.name] = given
             elif each.type is str and isinstance(given, str):

@@ -1,6 +1,7 @@
 """The sixth step: the edit is tried in a chat, before anything is written."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from weight_edit.errors import WeightEditError
@@ -57,27 +58,31 @@ def build(frame: Frame) -> None:
     frame.show(command, lambda project: {"value": str(chat_command(project.settings, project.directions))})
 
     def reply(name: str, chosen: str, text: str) -> Iterator[list[Any]]:
-        project = frame.project(name)
         quiet = gradio.update(**html_update(""))
         if conversation.session is None:
             yield [gradio.skip(), gradio.update(**html_update(paragraph("Loading the model …", "note"))), gradio.skip()]
         try:
+            project = frame.project(name)
             for shown in conversation.reply(project, chosen, text):
                 yield [shown, quiet, ""]
         except WeightEditError as error:
             yield [gradio.skip(), gradio.update(**html_update(paragraph(error, "bad"))), gradio.skip()]
 
-    def stopped() -> None:
-        if conversation.session is not None:
-            conversation.session.stop()
+    def stopped(name: str) -> None:
+        with suppress(WeightEditError):
+            conversation.stop(frame.project(name))
 
-    def closed() -> list[Any]:
-        conversation.close()
+    def closed(name: str) -> list[Any]:
+        with suppress(WeightEditError):
+            conversation.close(frame.project(name))
         return ["", gradio.update(**html_update(""))]
 
     def suggest(field: str) -> Any:
         def suggested(name: str, number: int) -> list[Any]:
-            spec = getattr(frame.project(name).settings, field)
+            try:
+                spec = getattr(frame.project(name).settings, field)
+            except WeightEditError as error:
+                return [str(error), number]
             return [example(spec, number) if spec else "", number + 7]
 
         return suggested
@@ -92,7 +97,7 @@ def build(frame: Frame) -> None:
             concurrency_id="chat",
             **private,
         )
-    stop.click(stopped, None, None, queue=False, **private)
-    close.click(closed, None, [turns, said], queue=False, **private)
+    stop.click(stopped, [frame.name], None, queue=False, **private)
+    close.click(closed, [frame.name], [turns, said], queue=False, **private)
     refused.click(suggest("test_refused"), [frame.name, count], [prompt, count], queue=False, **private)
     ordinary.click(suggest("test_answered"), [frame.name, count], [prompt, count], queue=False, **private)

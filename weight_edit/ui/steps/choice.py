@@ -45,12 +45,12 @@ def _edit(frame: Frame) -> None:
 def _shown(project: Project) -> str:
     if project.settings.way == "search":
         if not project.front:
-            return paragraph("No search is done yet: go back to step 4.", "note")
+            return paragraph("No search of this model is done yet: go back to step 4.", "note")
         return front_picture(project.front, project.picked) + front_table(project.front, project.picked)
-    found = project.latest("find", where=lambda job: job.state == "done")
+    found = project.find
     if found is None:
         said = "The direction is that of the run that was opened." if project.directions else ""
-        return paragraph(said or "No find is done yet: go back to step 4.", "note")
+        return paragraph(said or "No find of this model is done yet: go back to step 4.", "note")
     return found_directions(project, found) + candidates_table(found.result or {})
 
 

@@ -5,7 +5,8 @@ from weight_edit.ui.figures import run_figures
 from weight_edit.ui.frame import Frame, html_update
 from weight_edit.ui.jobs import Job
 from weight_edit.ui.markup import facts, paragraph, size
-from weight_edit.ui.project import Project, read_summary
+from weight_edit.ui.opened_run import left_out, read_recipe, read_summary
+from weight_edit.ui.project import Project
 from weight_edit.ui.step import Step, verb_of
 from weight_edit.ui.steps.heading import heading
 
@@ -59,4 +60,7 @@ def _shown(project: Project, job: Job) -> str:
 def _opened(project: Project) -> str:
     if project.opened is None or project.latest("bake", "run") is not None:
         return ""
-    return paragraph(f"The run that was opened: {project.opened}", "note") + run_figures(project.run_summary)
+    left = left_out(read_recipe(project.opened) or {})
+    said = f"It said more, which this page has no fields for, and which its own commands leave out: {', '.join(left)}"
+    shown = paragraph(f"The run that was opened: {project.opened}", "note") + run_figures(project.run_summary)
+    return shown + (paragraph(said, "note") if left else "")

@@ -1,6 +1,9 @@
 """The fourth step: a direction is found, or the best edit searched."""
 
-from weight_edit.ui.commands import find_command, search_command
+from collections.abc import Callable
+from pathlib import Path
+
+from weight_edit.ui.commands import Command, find_command, search_command, shell_line
 from weight_edit.ui.figures import found_directions, searched
 from weight_edit.ui.frame import Frame
 from weight_edit.ui.project import Project
@@ -57,7 +60,7 @@ def build(frame: Frame) -> None:
         find = Step(
             key="find",
             start="Find",
-            command=lambda project: find_command(project.settings, project.next_out("find", ".safetensors")),
+            command=lambda project: _begun_or_resumed(project, find_command, project.next_out("find", ".safetensors")),
             mine=verb_of("find"),
             shown=found_directions,
         )
@@ -66,13 +69,25 @@ def build(frame: Frame) -> None:
         search = Step(
             key="search",
             start="Search",
-            command=lambda project: search_command(project.settings, project.next_out("search")),
+            command=lambda project: _begun_or_resumed(project, search_command, project.next_out("search")),
             mine=verb_of("search"),
             shown=searched,
         )
         frame.work(search)
     frame.show(finding, lambda project: {"visible": not _searches(project)})
     frame.show(searching, lambda project: {"visible": _searches(project)})
+
+
+def _begun_or_resumed(project: Project, make: Callable[..., Command], out: Path) -> Command:
+    """The command of a find or a search; where one of the same words was stopped, it goes on with what that kept."""
+    begun = make(project.settings, out)
+    job = project.latest(begun.verb)
+    if job is None or job.out is None or job.state not in ("stopped", "lost"):
+        return begun
+    kept = job.out if begun.verb == "search" else job.out.with_name(f"{job.out.name}.find")
+    resumed = make(project.settings, job.out, resumed=True)
+    same = shell_line(job.words) in (str(make(project.settings, job.out)), str(resumed))
+    return resumed if same and kept.is_dir() and any(kept.iterdir()) else begun
 
 
 def _searches(project: Project) -> bool:

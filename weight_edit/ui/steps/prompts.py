@@ -8,7 +8,6 @@ from weight_edit.prompts.load import load_prompts
 from weight_edit.ui.commands import shown_path
 from weight_edit.ui.frame import Frame
 from weight_edit.ui.markup import paragraph, pre
-from weight_edit.ui.project import open_project
 from weight_edit.ui.settings import Settings, public_prompts
 from weight_edit.ui.steps.heading import heading
 
@@ -63,18 +62,19 @@ def build(frame: Frame) -> None:
             for name, label, about in _TESTS:
                 with gradio.Column(min_width=260):
                     frame.field(name, _set(name, label, choices, ""), *about)
-        limit = gradio.Number(label="Prompts of each set, at most", precision=0, minimum=1, elem_id="limit")
+        limit = gradio.Number(
+            label="Prompts of each set, at most", info="0 for all", precision=0, minimum=0, elem_id="limit"
+        )
         frame.field("limit", limit, "evaluate.limit", "limit")
     look = gradio.Button("Look at them", scale=0, elem_id="look-prompts")
     seen = gradio.HTML(elem_id="seen-prompts")
 
     def paste(text: str, name: str, which: str) -> list[Any]:
-        project = open_project(frame.folder, name)
         if not text.strip() or len(text) > _MOST_PASTED:
             problem = "Paste some prompts first, one a line." if not text.strip() else "These are too many at once."
             return [paragraph(problem, "bad"), gradio.skip(), gradio.skip()]
-        path = project.folder / f"pasted-{'target' if which == 'target' else 'baseline'}.txt"
         try:
+            path = frame.project(name).folder / f"pasted-{'target' if which == 'target' else 'baseline'}.txt"
             write_whole(path, text)
             count = len(load_prompts(str(path)))
         except (WeightEditError, OSError) as error:
