@@ -14,7 +14,7 @@ def test_a_rate_is_shown_with_its_interval() -> None:
     assert markup.rate(known) == "0.03 (0.01 to 0.07), 3 of 96"
 
 
-@pytest.mark.parametrize("value", STRANGE)
+@pytest.mark.parametrize("value", STRANGE, ids=lambda value: repr(value)[:8])
 def test_what_is_no_figure_is_not_shown_as_one(value: Any) -> None:
     assert markup.rate({"value": 0.5, "low": value, "high": 0.6, "count": 1, "total": 2}) == "0.50, 1 of 2"
     assert markup.rate({"value": value, "low": 0.1, "high": 0.6}) == "not measured"

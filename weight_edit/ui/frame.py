@@ -160,10 +160,9 @@ class Frame:
                 return handler(*values)
             except WeightEditError as error:
                 said = gradio.update(**html_update(paragraph(error, "bad")))
-                skipped = [gradio.skip() for each in self.views if each.component is not self.problem]
                 # Nothing is known to be shown: what comes next shows all.
-                clock = gradio.Timer(_EVERY, active=False)
-                return [*(gradio.skip() for _ in range(before)), {}, clock, said, *skipped]
+                told = [{}, gradio.Timer(_EVERY, active=False), said]
+                return [*[gradio.skip()] * before, *told, *[gradio.skip()] * (len(self.views) - 1)]
 
         return guarded
 
@@ -200,10 +199,7 @@ class Frame:
         def start(token: str, name: str, seen: dict[int, str], *values: object) -> list[Any]:
             project = self.kept(name, values)
             said = self.start(step, project, token)
-            return [
-                gradio.update(**html_update(paragraph(said, "bad"))),
-                *self._views(self.project(name), seen),
-            ]
+            return [gradio.update(**html_update(paragraph(said, "bad"))), *self._views(self.project(name), seen)]
 
         return start
 

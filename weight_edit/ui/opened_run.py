@@ -13,6 +13,7 @@ from weight_edit.runtime.dtypes import DTYPES
 from weight_edit.ui.settings import Settings
 from weight_edit.utils.json import parse_json
 from weight_edit.utils.registry_listing import Registered, canonical, registered
+from weight_edit.utils.settings import Section
 
 _STATE = "run.json"
 _MOST = 200_000_000
@@ -44,7 +45,14 @@ _FIELDS = {
 }
 """The page's field of each entry of a recipe that has one."""
 
-_SECTIONS = {"": Recipe, "find": Find, "search": Search, "edit": EditSection, "evaluate": Evaluate, "verify": Verify}
+_SECTIONS: Mapping[str, type[Section]] = {
+    "": Recipe,
+    "find": Find,
+    "search": Search,
+    "edit": EditSection,
+    "evaluate": Evaluate,
+    "verify": Verify,
+}
 
 _OF_NO_ACCOUNT = ("title", "prompts", "bounds", "push", "overlays", "verify.limit", *_SECTIONS)
 """Entries that change neither what is found nor what is measured; names of prompt sets stand resolved elsewhere."""
