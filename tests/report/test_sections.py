@@ -11,6 +11,7 @@ from tests.helpers.report_samples import sample_run, verification, write_json
 from weight_edit.report.charts import dot, dots
 from weight_edit.report.figure import Commands, Figure
 from weight_edit.report.run_record import RunRecord
+from weight_edit.report.sections.categories import categories
 from weight_edit.report.sections.certificates import FAILS, HOLDS, OPEN, certificates
 from weight_edit.report.sections.limits import limits
 from weight_edit.report.sections.refusal import refusal
@@ -184,3 +185,12 @@ def test_of_too_many_categories_those_that_are_refused_most_are_drawn() -> None:
     figure = section.figures[0]
     assert [row[0] for row in figure.table.rows] == [f"kind {i} (10)" for i in range(44, 4, -1)]
     assert figure.reading.endswith("5 more, none of them refused more often, are in run.json.")
+
+
+def test_the_cosines_of_categories_with_nearly_one_name_have_a_cell_each(tmp_path: Path) -> None:
+    names = [f"Risk of leaking or inferring information of a kind ({end})" for end in ("one", "two", "three")]
+    rows = [{"category": a, **{b: 1.0 if a == b else 0.5 for b in names}} for a in names]
+    write_json(tmp_path / "studies" / "1-study" / "cosines.json", rows)
+    section = categories(RunRecord(path=tmp_path, state={}, search={}))
+    assert section is not None
+    assert len({(cell["row"], cell["column"]) for cell in section.figures[0].spec["data"]["values"]}) == 9

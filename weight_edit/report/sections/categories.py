@@ -8,7 +8,7 @@ from weight_edit.report.figure import Figure, Section, Table
 from weight_edit.report.numbers import decimal, share
 from weight_edit.report.run_record import RunRecord
 from weight_edit.report.theme import BASE, CONTROL, EDITED
-from weight_edit.report.values import cells, number, text
+from weight_edit.report.values import cells, number, shortened, text, told_apart
 
 _MOST = 30
 _MOST_EDITS = 40
@@ -34,7 +34,7 @@ def _cosines(count: int, found: Sequence[Mapping[str, Any]]) -> Iterator[Figure]
     names = [str(row.get("category")) for row in found][:_MOST]
     if len(names) < 2 or len(set(names)) < len(names):
         return
-    shown = {name: f"{text(name, 22) or '?'}" for name in names}
+    shown = told_apart(names, lambda name: shortened(text(name) or "?", 22))
     data: list[dict[str, Any]] = [
         {
             "row": shown[str(row.get("category"))],
@@ -114,7 +114,7 @@ def _compared(count: int, found: Sequence[Mapping[str, Any]]) -> Iterator[Figure
     random = {f"{name} ": (CONTROL, look[1]) for name, look in looks.items()}
     data, table = [], []
     for row in rows:
-        directions, edit = text(row.get("directions"), 40) or "?", text(row.get("edit"), 40) or "?"
+        directions, edit = text(row.get("directions")) or "?", text(row.get("edit")) or "?"
         label = "the model as it is" if edit == "none" else f"{edit}, {directions}"
         why = text(row.get("why_not"))
         if why is None:

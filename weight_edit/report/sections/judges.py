@@ -8,7 +8,7 @@ from weight_edit.report.figure import Figure, Section, Table
 from weight_edit.report.numbers import NONE, decimal, share
 from weight_edit.report.run_record import RunRecord
 from weight_edit.report.sections.answers import SETS
-from weight_edit.report.values import at, entries, estimate, named, rate, text, whole
+from weight_edit.report.values import at, entries, estimate, named, rate, shortened, text, told_apart, whole
 
 _SIDES = ((BEFORE, "baseline"), (AFTER, "edited"))
 
@@ -23,10 +23,11 @@ def judges(record: RunRecord) -> Section | None:
 def _rates(record: RunRecord, names: list[str]) -> Iterator[Figure]:
     if len(names) < 2:
         return
+    shown = told_apart(names, lambda judge: shortened(text(judge) or "?", 40))
     data, table = [], []
     for group in SETS:
         for judge in names:
-            label = f"{SETS[group]}, by {text(judge, 40) or '?'}"
+            label = f"{SETS[group]}, by {shown[judge]}"
             found = {
                 side: rate(at(entries(at(getattr(record, of), f"sets.{group}.judges")).get(judge), "refusal"))
                 for side, of in _SIDES
