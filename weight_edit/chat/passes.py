@@ -27,7 +27,7 @@ _TRIED = 4
 
 @dataclass(frozen=True)
 class Read:
-    """What a pass gives.
+    """The logits and the component of one forward pass.
 
     Attributes:
         logits: of the next token, (vocabulary,) float32.

@@ -38,7 +38,12 @@ _FIGURES = {
 """Figure -> its words, in their order; others are not shown."""
 
 _TO_COME = ("·", ".", "dim")
-_MARKS = {"begun": ("▶", ">", "bold cyan"), "done": ("✓", "+", "green"), "kept": ("✓", "=", "dim green")}
+_MARKS = {
+    "begun": ("▶", ">", "bold cyan"),
+    "done": ("✓", "+", "green"),
+    "kept": ("✓", "=", "dim green"),
+    "failed": ("✗", "x", "red"),
+}
 """State of a step -> its mark, that where there is only ASCII, and its style."""
 
 _COMPARED = ("refusal", "over_refusal", "right")
@@ -55,7 +60,7 @@ class _Step:
 
 
 class RunView:
-    """What is drawn, made of the events of a run.
+    """The view of a run, built from its events.
 
     Args:
         console: of the terminal.

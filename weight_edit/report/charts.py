@@ -14,7 +14,6 @@ BEFORE, AFTER = "before", "after"
 MODELS = {BEFORE: (BASE, "circle"), AFTER: (EDITED, "diamond")}
 """The two models of a run -> their colour and shape, the same in every picture."""
 
-PERCENT = {"format": ".0%", "domain": [0, 1]}
 _LINE = 30
 
 

@@ -48,7 +48,7 @@ def report_runs(
     """Write the report of a run, or of several beside one another.
 
     The page is one file that loads nothing; beside it, in `figures`, its pictures lie as SVG and PNG. It is made of
-    what the folders keep alone: no model is read, and nothing is measured or computed anew.
+    what the folders keep alone: no model is read, and nothing is measured anew; only pairs of runs are compared here.
 
     Args:
         runs: the folders of `run`, or of `search`.

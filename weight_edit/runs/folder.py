@@ -132,7 +132,11 @@ class RunFolder:
         emit_step(name, "begun")
         announce(f"{name}: {STEPS.get(name.split()[0], '...')}")
         began = time.monotonic()
-        result = work()
+        try:
+            result = work()
+        except BaseException:
+            emit_step(name, "failed", seconds=round(time.monotonic() - began, 3))
+            raise
         seconds = round(time.monotonic() - began, 3)
         digests = {file: _digest(self.path / file) for file in files}
         self.state["steps"][name] = {"key": _key(inputs), "seconds": seconds, "files": digests, "result": result}

@@ -20,7 +20,7 @@ GEOMETRY = "geometry.json"
 
 
 class Geometry:
-    """Both models' parts, each read while its model is loaded for something else, where that is so.
+    """The geometry of a run; each model is read while another step has it in memory, or else loaded.
 
     Args:
         name: of the directions that were found.

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from weight_edit.errors import UsageError, plain
 from weight_edit.tables.html import as_html
@@ -24,10 +24,6 @@ class Shown:
     def _repr_html_(self) -> str:
         """The HTML that a notebook shows."""
         return as_html(repr(self), self._tables())
-
-
-class _Tabled(Protocol):
-    def _tables(self) -> list[Table]: ...
 
 
 def show(result: object) -> None:

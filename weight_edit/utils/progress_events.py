@@ -6,7 +6,8 @@ An event is a dict of JSON values. All have `time` (ISO 8601, UTC) and `event`:
                text: the same in words; done: whether this is the task's last
     message    text: one line
     steps      steps: the names of all steps of a run, in their order, when it begins
-    step       step, state ("begun", "done", "kept": done by an earlier attempt), seconds or None, figures {name: value}
+    step       step, state ("begun", "done", "failed", "kept": done by an earlier attempt), seconds or None,
+               figures {name: value}
     front      of a search, as it grows: points [{refusal, damage}], judged (else by the cheap score)
     error      message, exit_code; the last event of a command that failed or was interrupted
 """
@@ -90,7 +91,7 @@ def emit_steps(steps: Sequence[str]) -> None:
 
 
 def emit_step(step: str, state: str, *, seconds: float | None = None, figures: Mapping[str, Any] | None = None) -> None:
-    """Tell the listener that a step has begun, is done, or is kept from an earlier attempt."""
+    """Tell the listener that a step has begun, is done, is kept from an earlier attempt, or has failed."""
     emit("step", step=step, state=state, seconds=seconds, figures=dict(figures or {}))
 
 

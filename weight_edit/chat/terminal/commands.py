@@ -46,7 +46,7 @@ class ChatState:
 
 
 class Outcome(NamedTuple):
-    """What a command comes to.
+    """The lines and the reply that a command gives.
 
     Attributes:
         lines: to be shown.

@@ -21,7 +21,7 @@ class Row:
 
 
 def clusters(text: str, start: int = 0) -> Iterator[tuple[int, int, int]]:
-    """What stands in cells of its own: its begin and end within the text, and its cells, at most.
+    """Grapheme clusters of a text: begin and end within it, and the cells that each takes at most.
 
     A character without a width belongs to the one before it, and so does what a joiner joins.
     """

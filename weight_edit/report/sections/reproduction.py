@@ -17,7 +17,7 @@ _LONGEST = 20_000
 def reproduction(record: RunRecord) -> Section:
     """Recipe, versions, prompt sets, times and commands."""
     parts: list[Any] = [
-        Notes(("These commands do the same again, and open what was made.",)),
+        Notes(("The first command does the same again, as its recipe says; the others look at what was made anew.",)),
         Commands(tuple(_commands(record))),
         *_facts(record),
         *_prompts(record),

@@ -7,7 +7,7 @@ from weight_edit.baking.card.edit_summary import edit_summary, purpose
 from weight_edit.evaluation.figures import RATES
 from weight_edit.report.charts import AFTER, BEFORE, dot, dots
 from weight_edit.report.figure import Figure, Table
-from weight_edit.report.numbers import NONE, decimal, points, share
+from weight_edit.report.numbers import decimal, points, share
 from weight_edit.report.run_record import RunRecord
 from weight_edit.report.values import Estimate, at, entries, estimate, named, number, rate, rows, text, texts, whole
 
@@ -193,8 +193,3 @@ def _divergences(record: RunRecord) -> Iterator[tuple[str, str, str, str, str]]:
 def problems(record: RunRecord) -> list[str]:
     """What a verification found wrong."""
     return texts(record.verification.get("problems"), 10)
-
-
-def shown_figure(found: str) -> bool:
-    """Whether a cell says a figure."""
-    return found != NONE
