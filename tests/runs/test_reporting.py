@@ -13,6 +13,7 @@ from weight_edit.report import report as made
 from weight_edit.runs import reporting
 from weight_edit.runs.folder import RunFolder
 from weight_edit.utils.progress import quieted
+from weight_edit.utils.progress_events import progress_events
 
 FIND = {"target": "organism:refused:train", "baseline": "organism:answered:train"}
 
@@ -41,6 +42,14 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
     monkeypatch.setattr(made, "write_figures", files)
     return pages
+
+
+def test_a_page_that_fails_is_told_as_a_step_that_failed(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("weight_edit.utils.extras.is_installed", lambda name: name != "vl_convert")
+    events: list[dict[str, object]] = []
+    with progress_events(events.append):
+        reporting.report_of_run(folder)
+    assert [each["state"] for each in events if each.get("step") == "report"] == ["begun", "failed"]
 
 
 def test_the_page_is_the_runs_own_and_made_again_where_figures_changed(folder: RunFolder, drawn: list[Path]) -> None:
