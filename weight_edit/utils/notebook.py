@@ -1,14 +1,13 @@
 """Notebooks: whether Python runs in one, and a progress bar there."""
 
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import copy_context
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 from weight_edit.errors import plain
+from weight_edit.utils.watch import watched
 
 if TYPE_CHECKING:
     from weight_edit.utils.progress import Meter
@@ -60,18 +59,8 @@ class _Drawn:
 def notebook_bar(description: str, meter: "Meter") -> Iterator[_Drawn]:
     """Within the context, a task's progress is drawn in a notebook; nothing of it is left behind."""
     shown = _Drawn(description, meter)
-    ended = threading.Event()
-
-    def look() -> None:
-        while not ended.wait(_TICK):
-            shown.draw()
-
-    # The kernel knows by the context to which cell an output belongs.
-    watch = threading.Thread(target=copy_context().run, args=(look,), name="progress", daemon=True)
-    watch.start()
     try:
-        yield shown
+        with watched(shown.draw, _TICK):
+            yield shown
     finally:
-        ended.set()
-        watch.join()
         shown.clear()

@@ -12,12 +12,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from contextvars import ContextVar, copy_context
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from weight_edit.utils.notebook import in_notebook, notebook_bar
 from weight_edit.utils.progress_events import emit, is_heard, reported
+from weight_edit.utils.watch import watched
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -385,21 +386,10 @@ def _told(description: str, meter: Meter, console: "Console") -> Iterator[Bar]:
     if now - _begun.get(description, -EVERY) >= EVERY:
         _begun[description] = now
         lines.begin()
-    ended = threading.Event()
-
-    def look() -> None:
-        # In a thread: a step that takes minutes has its lines too.
-        while not ended.wait(_TICK):
-            lines.tick()
-
-    # A new thread has an empty context, in which nobody has said whether progress is on.
-    watch = threading.Thread(target=copy_context().run, args=(look,), name="progress", daemon=True)
-    watch.start()
     try:
-        yield lines
+        with watched(lines.tick, _TICK):
+            yield lines
     finally:
-        ended.set()
-        watch.join()
         lines.end()
 
 

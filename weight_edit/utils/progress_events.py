@@ -16,10 +16,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar, copy_context
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+
+from weight_edit.utils.watch import watched
 
 if TYPE_CHECKING:
     from weight_edit.utils.progress import Meter
@@ -149,18 +151,8 @@ def reported(description: str, meter: "Meter") -> Iterator[Reported]:
     assert heard is not None
     every = min(0.5, heard.every / 2)
     shown.tick()
-    ended = threading.Event()
-
-    def look() -> None:
-        # In a thread: a step that takes minutes is told of too.
-        while not ended.wait(every):
-            shown.tick()
-
-    watch = threading.Thread(target=copy_context().run, args=(look,), name="progress", daemon=True)
-    watch.start()
     try:
-        yield shown
+        with watched(shown.tick, every):
+            yield shown
     finally:
-        ended.set()
-        watch.join()
         shown.tick(last=True)
