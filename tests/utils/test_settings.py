@@ -15,7 +15,7 @@ from weight_edit.cli.app import app
 from weight_edit.recipe.recipe import EditEntry, EditSection, Find, Recipe, Verify
 
 OF_A_CALL = {"overwrite", "resume", "link", "low_disk", "dry_run", "batch_size", "as_json", "quiet", "progress"}
-OF_A_CALL |= {"scores", "card"}
+OF_A_CALL |= {"scores", "card", "log_format"}
 """How a call is carried out: no part of what is found or edited. A recipe's run has options of its own for them."""
 
 OF_THE_MODEL = {"model", "revision", "dtype", "device", "token", "trust_remote_code", "offload"}
