@@ -14,12 +14,14 @@ EXTRAS = {
     "optuna": "search",
     "sqlalchemy": "search",
     "gradio": "ui",
+    "fastapi": "ui",
+    "uvicorn": "ui",
     "vl_convert": "report",
 }
 """Library -> the extra that installs it."""
 
-_DISTRIBUTIONS = {"vl_convert": "vl-convert-python", "lm_eval": "lm-eval"}
-"""Library -> what is installed, where that has another name."""
+DISTRIBUTIONS = {"vl_convert": "vl-convert-python", "lm_eval": "lm-eval"}
+"""Library -> the distribution that installs it, where that has another name."""
 
 
 def is_installed(library: str) -> bool:
@@ -39,7 +41,7 @@ def need(library: str, use: str, option: str | None = None) -> None:
         UsageError: it is not, with the command that installs it.
     """
     if not is_installed(library):
-        extra, distribution = EXTRAS[library], _DISTRIBUTIONS.get(library, library)
+        extra, distribution = EXTRAS[library], DISTRIBUTIONS.get(library, library)
         raise UsageError(
             f"{use} needs {distribution}, which is not installed; install it, or weight-edit with its extra '{extra}': "
             f"pip install {distribution}, or in a clone pip install '.[{extra}]'",
