@@ -3,12 +3,12 @@
 import json
 import re
 from collections.abc import Iterator
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.helpers.parsed_html import ParsedHtml
 from tests.helpers.report_samples import SETS, answers, sample_run, write_json, write_rows
 from weight_edit.errors import UsageError
 from weight_edit.report import page as page_room
@@ -18,34 +18,6 @@ from weight_edit.report.report import report_runs
 from weight_edit.report.run_record import RunRecord
 
 HOSTILE = '</script><script>alert(1)</script><img src=x onerror="alert(2)">{{7*7}}\u202e'
-
-
-class Seen(HTMLParser):
-    """The elements and texts of a page."""
-
-    def __init__(self, said: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.texts: list[str] = []
-        self._inside: list[str] = []
-        self.feed(said)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        self._inside.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        while self._inside and self._inside.pop() != tag:
-            pass
-
-    def handle_data(self, data: str) -> None:
-        if not {"script", "style"} & set(self._inside):
-            self.texts.append(data)
-
-    @property
-    def text(self) -> str:
-        """What is read, on one line."""
-        return " ".join(" ".join(self.texts).split())
 
 
 @pytest.fixture(autouse=True)
@@ -65,8 +37,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return sample_run(tmp_path_factory.mktemp("runs") / "sample")
 
 
-def page(*folders: Path) -> Seen:
-    return Seen(html(page_of([RunRecord.read(folder) for folder in folders])))
+def page(*folders: Path) -> ParsedHtml:
+    return ParsedHtml(html(page_of([RunRecord.read(folder) for folder in folders])))
 
 
 def test_the_first_screen_says_what_was_edited_measured_checked_and_not_shown(run: Path) -> None:
@@ -131,7 +103,7 @@ def test_a_page_asks_for_nothing_and_names_each_script_by_its_digest(run: Path) 
         assert not {"src", "srcset", "style", "data"} & set(each), (tag, each)
         assert not any(name.startswith("on") for name in each)
         assert (each.get("href") or "#").startswith("#")
-    assert not {"img", "link", "iframe", "object", "base"} & {tag for tag, _ in seen.tags}
+    assert not {"img", "link", "iframe", "object", "base"} & seen.names
 
 
 def hostile_run(folder: Path) -> Path:

@@ -4,7 +4,6 @@ import json
 import re
 import sys
 import types
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import pytest
 import torch
 
 import weight_edit
+from tests.helpers.parsed_html import ParsedHtml
 from weight_edit.directions.directions import Directions
 from weight_edit.errors import UsageError
 from weight_edit.evaluation.intervals import Rate
@@ -49,32 +49,8 @@ SUMMARY = {
 RESULT = RunResult(Path("runs/x"), Path("runs/x/model"), SUMMARY)
 
 
-class Reader(HTMLParser):
-    """The tags, and the text of each cell."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.cells: list[str] = []
-        self.within = False
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag == "td":
-            self.cells.append("")
-            self.within = True
-
-    def handle_endtag(self, tag: str) -> None:
-        self.within = self.within and tag != "td"
-
-    def handle_data(self, data: str) -> None:
-        if self.within:
-            self.cells[-1] += data
-
-
 def test_a_run_as_html_has_its_figures_with_intervals() -> None:
-    read = Reader(RESULT._repr_html_())
+    read = ParsedHtml(RESULT._repr_html_())
     low, high = Rate(19, 20).low, Rate(19, 20).high
     assert f"0.950 [{low:.3f}, {high:.3f}]" in read.cells
     assert "-0.950 [-1.000, -0.700]" in read.cells
@@ -84,7 +60,7 @@ def test_a_run_as_html_has_its_figures_with_intervals() -> None:
 
 def test_no_text_of_others_is_markup() -> None:
     text = RESULT._repr_html_()
-    read = Reader(text)
+    read = ParsedHtml(text)
     allowed = {
         "div",
         "p",
@@ -101,8 +77,8 @@ def test_no_text_of_others_is_markup() -> None:
         "circle",
         "small",
     }
-    assert {tag for tag, _ in read.tags} <= {*allowed}
-    assert not [name for _, attributes in read.tags for name in attributes if name.startswith("on")]
+    assert read.names <= {*allowed}
+    assert not read.handlers
     assert "\x1b" not in text
     assert any("<script>alert(1)</script>" in cell for cell in read.cells)
 
@@ -110,7 +86,7 @@ def test_no_text_of_others_is_markup() -> None:
 @pytest.mark.parametrize(("value", "share"), [(0.0, 0.0), (0.25, 0.25), (1.0, 1.0), (7.0, 1.0)])
 def test_dots_and_intervals_lie_where_their_figures_are(value: float, share: float) -> None:
     table = Table(title="", columns=("", ""), rows=(("x", Figure(value, value, min(value + 0.1, 1.0))),), scale=(0, 1))
-    read = Reader(as_html("t", [table]))
+    read = ParsedHtml(as_html("t", [table]))
     (axis, line), (dot,) = ([found for tag, found in read.tags if tag == wanted] for wanted in ("line", "circle"))
     left, right = (float(axis[key] or 0) for key in ("x1", "x2"))
     assert float(dot["cx"] or 0) == pytest.approx(left + share * (right - left), abs=0.1)
@@ -120,7 +96,7 @@ def test_dots_and_intervals_lie_where_their_figures_are(value: float, share: flo
 
 
 def test_differences_are_not_drawn_on_the_axis_of_rates() -> None:
-    read = Reader(as_html("t", [tables_of("RunResult", {**SUMMARY, "direction": None})[0]]))
+    read = ParsedHtml(as_html("t", [tables_of("RunResult", {**SUMMARY, "direction": None})[0]]))
     assert sum(tag == "svg" for tag, _ in read.tags) == 3
     assert sum(tag == "circle" for tag, _ in read.tags) == 6
 
@@ -179,7 +155,7 @@ def test_show_prints_the_same_figures(capsys: pytest.CaptureFixture[str]) -> Non
     show(RESULT)
     out = capsys.readouterr().out
     assert out.startswith("RunResult('runs/x'")
-    for cell in Reader(RESULT._repr_html_()).cells:
+    for cell in ParsedHtml(RESULT._repr_html_()).cells:
         for part in re.findall(r"[-+]?\d\.\d{3}", cell):
             assert part in out
     assert "\x1b[31m" not in out
@@ -189,7 +165,7 @@ def test_show_prints_the_same_figures(capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_directions_show_what_is_known_of_them() -> None:
     found = Directions(torch.eye(1, 4), None, {"method": "pca", "layer": 2, "position": -1, "separation": {"auc": 0.9}})
-    cells = Reader(found._repr_html_()).cells
+    cells = ParsedHtml(found._repr_html_()).cells
     assert {"pca", "2", "-1", "0.900"} <= set(cells)
     assert json.dumps(found.to_dict())
 

@@ -148,7 +148,7 @@ def search(
     machine helps by the same line with `--resume` and a `--storage` that both reach
     """
 
-    def work() -> "SearchResult":
+    def work() -> "tuple[SearchResult, Path | None]":
         from weight_edit.cli.values import key_values
         from weight_edit.directions.find_request import FindRequest
         from weight_edit.evaluation.lengths import answer_lengths
@@ -228,22 +228,22 @@ def search(
             resume=resume,
             overwrite=overwrite,
         )
-        if report:
-            from weight_edit.runs.reporting import report_of_search
+        if not report:
+            return result, None
+        from weight_edit.runs.reporting import report_of_search
 
-            pages.append(report_of_search(result.path))
-        return result
+        return result, report_of_search(result.path)
 
-    def show(result: "SearchResult", console: "Console") -> None:
+    def show(found: "tuple[SearchResult, Path | None]", console: "Console") -> None:
         from weight_edit.cli.tables.search import search_result
 
-        search_result(result, console, report=next(iter(pages), None))
+        result, page = found
+        search_result(result, console, report=page)
 
-    def document(result: "SearchResult") -> Mapping[str, object]:
-        page = next(iter(pages), None)
+    def document(found: "tuple[SearchResult, Path | None]") -> Mapping[str, object]:
+        result, page = found
         return {**result.to_dict(), "report": page and str(page)}
 
-    pages: list[Path | None] = []
     call(
         work, show, document, as_json=as_json, quiet=quiet, kept="what was done is in the journal; go on with --resume"
     )

@@ -18,12 +18,9 @@ class Shown:
         """JSON values."""
         raise NotImplementedError
 
-    def _tables(self) -> list[Table]:
-        return tables_of(type(self).__name__, self.to_dict())
-
     def _repr_html_(self) -> str:
         """The HTML that a notebook shows."""
-        return as_html(repr(self), self._tables())
+        return as_html(repr(self), _tables(self))
 
 
 def show(result: object) -> None:
@@ -42,7 +39,11 @@ def show(result: object) -> None:
 
         display(result)
         return
-    _print(plain(repr(result)), result._tables())
+    _print(plain(repr(result)), _tables(result))
+
+
+def _tables(result: Shown) -> list[Table]:
+    return tables_of(type(result).__name__, result.to_dict())
 
 
 def _print(title: str, tables: list[Table]) -> None:
