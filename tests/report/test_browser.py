@@ -120,6 +120,74 @@ def test_answers_are_found_by_words_and_by_verdict(chromium: Any, page: Path) ->
         assert f"{changed} prompts" in found.page.inner_text(".filters")
 
 
+def faint(figure: Any) -> list[bool]:
+    """Whether each mark is hardly seen."""
+    return [float(mark.get_attribute("opacity") or 1) < 0.2 for mark in figure.query_selector_all(".role-mark path")]
+
+
+@pytest.mark.parametrize(
+    ("name", "series"),
+    [
+        ("geometry", ".role-legend-entry text"),
+        ("front", ".role-legend-entry text"),
+        ("components", ".mark-text.role-mark:last-child text"),
+    ],
+)
+def test_a_series_that_is_clicked_stands_alone_until_all_are_asked_for(
+    chromium: Any, page: Path, name: str, series: str
+) -> None:
+    with opened(chromium, page.as_uri()) as found:
+        drawn(found)
+        figure = found.page.wait_for_selector(f"#fig-{name}")
+        assert not any(faint(figure))
+        figure.query_selector(series).click(force=True)
+        found.page.wait_for_timeout(200)
+        alone = faint(figure)
+        assert any(alone)
+        assert not all(alone)
+        # The other names stay where they are, and one more is added by Shift.
+        figure.query_selector_all(series)[1].click(force=True, modifiers=["Shift"])
+        found.page.wait_for_timeout(200)
+        assert sum(faint(figure)) < sum(alone)
+        found.page.mouse.click(*at(figure, 0.5, 0.52))
+        found.page.wait_for_timeout(200)
+        assert not any(faint(figure))
+        assert found.errors == []
+
+
+def at(figure: Any, right: float, down: float) -> tuple[float, float]:
+    """A place in a picture, in shares of its width and height."""
+    box = figure.query_selector(".chart svg").bounding_box()
+    return box["x"] + box["width"] * right, box["y"] + box["height"] * down
+
+
+def test_the_wheel_looks_closer_with_control_and_else_scrolls_the_page(chromium: Any, page: Path) -> None:
+    with opened(chromium, page.as_uri()) as found:
+        drawn(found)
+        figure = found.page.wait_for_selector("#fig-geometry")
+        figure.scroll_into_view_if_needed()
+
+        def ticks() -> list[str]:
+            return sorted(found.page.evaluate(POSITIONS, "geometry")["ticks"])
+
+        whole = ticks()
+        found.page.mouse.move(*at(figure, 0.5, 0.5))
+        found.page.keyboard.down("Control")
+        found.page.mouse.wheel(0, -400)
+        found.page.keyboard.up("Control")
+        found.page.wait_for_timeout(200)
+        closer = ticks()
+        assert closer != whole
+        before = found.page.evaluate("scrollY")
+        found.page.mouse.wheel(0, 200)
+        found.page.wait_for_timeout(300)
+        assert found.page.evaluate("scrollY") > before
+        assert ticks() == closer
+        found.page.mouse.dblclick(*at(figure, 0.5, 0.5))
+        found.page.wait_for_timeout(200)
+        assert ticks() == whole
+
+
 def test_without_scripts_the_answers_and_numbers_are_there(chromium: Any, page: Path) -> None:
     with opened(chromium, page.as_uri(), java_script_enabled=False) as found:
         assert "Question 7 of answered?" in found.page.inner_text("#answers")

@@ -7,6 +7,7 @@ name or of an address.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from weight_edit.report.interaction import with_choice
 from weight_edit.report.theme import BASE, CONTROL, DASHES, EDITED, INK, PAPER, SERIES, SHAPES, SOFT
 from weight_edit.report.values import Estimate, shortened, told_apart
 
@@ -209,13 +210,15 @@ def curves(
         "mark": {"type": "text", "align": "left", "dx": 9, "baseline": "middle", "lineBreak": "\n", "lineHeight": 13},
         "encoding": {"x": x, "y": {**y, "field": "beside"}, "text": {"field": "label"}, "color": colour},
     }
+    label["mark"]["cursor"] = "pointer"
     halo = {**label, "mark": {**label["mark"], "stroke": PAPER, "strokeWidth": 4, "strokeJoin": "round"}}
-    return {
+    spec = {
         "data": {"values": rows},
         "height": height,
         "padding": {"left": 5, "top": 24, "bottom": 5, "right": 5},
         "layer": [*([bars] if intervals and ranged else []), line, point, *filled(marks), halo, label],
     }
+    return with_choice(spec, "series") if len(names) > 1 else spec
 
 
 def filled(layers: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -44,6 +44,11 @@ class Figure:
     table: Table
     narrow: Mapping[str, Any] | None = None
 
+    @property
+    def hint(self) -> str:
+        """What a pointer does in it; may be empty."""
+        return str((self.spec.get("usermeta") or {}).get("hint", ""))
+
 
 @dataclass(frozen=True)
 class Notes:

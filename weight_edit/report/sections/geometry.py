@@ -6,6 +6,7 @@ from typing import Any
 
 from weight_edit.report.charts import AFTER, BEFORE, MODELS, curves, filled, layers, quantitative
 from weight_edit.report.figure import Figure, Section, Table
+from weight_edit.report.interaction import with_choice, with_zoom
 from weight_edit.report.numbers import small
 from weight_edit.report.run_record import RunRecord
 from weight_edit.report.theme import CONTROL, DASHES, INK, SERIES, SHAPES
@@ -54,7 +55,7 @@ def _plane(found: Mapping[str, Any]) -> Iterator[Figure]:
         f"after an ablation.{f' Across is {across}.' if across else ''}",
         alt="Points of prompts in a plane, with a centre and an ellipse for each class before and after the edit, and "
         "arrows from before to after.",
-        spec=spec,
+        spec=with_zoom(with_choice(spec, "kind", by_legend=True)),
         table=Table(
             ("class, model", "along", "across", "prompts"),
             tuple(

@@ -5,6 +5,7 @@ from typing import Any
 
 from weight_edit.report.charts import filled, quantitative
 from weight_edit.report.figure import Figure, Notes, Section, Table
+from weight_edit.report.interaction import with_choice, with_zoom
 from weight_edit.report.numbers import counted, share, small
 from weight_edit.report.run_record import RunRecord
 from weight_edit.report.theme import BASE, CONTROL, EDITED, INK, SOFT, THIRD
@@ -97,7 +98,8 @@ def _front(points: list[dict[str, Any]]) -> Iterator[Figure]:
     ends = [min(each["x"] for each in data) / 1.6, max(each["x"] for each in data) * 1.6]
     x["scale"] = {"type": "log", "nice": False, "domain": ends}
     x["axis"] |= {"format": ".0e", "tickCount": 4}
-    y = quantitative("y", "refused requests still refused", percent=True, domain=[0, 1])
+    # A little more than the shares, for a view that can be moved cuts marks at its edge.
+    y = quantitative("y", "refused requests still refused", percent=True, domain=[-0.04, 1.04])
     colour = {"field": "kind", "type": "nominal", "legend": {"title": None, "offset": 28}}
     colour["scale"] = {"domain": kinds, "range": [_LOOKS[kind][0] for kind in kinds]}
     shape = {**colour, "scale": {"domain": kinds, "range": [_LOOKS[kind][1] for kind in kinds]}}
@@ -112,34 +114,35 @@ def _front(points: list[dict[str, Any]]) -> Iterator[Figure]:
     steps = sorted((each for each in data if each["kind"] in (FRONT, TAKEN) and plane), key=lambda each: each["x"])
     by = "refusal and damage" if plane else "refusal, damage and over-refusal together"
     order = sorted(points, key=lambda each: each["damage"])
+    spec = {
+        "data": {"values": data},
+        "height": 320,
+        "layer": filled(
+            [
+                {
+                    "data": {"values": steps},
+                    "mark": {"type": "line", "interpolate": "step-after", "color": SOFT, "strokeWidth": 1.5},
+                    "encoding": {"x": x, "y": y},
+                },
+                {
+                    "data": {"values": [each for each in data if each["low"] is not None]},
+                    "mark": {"type": "rule", "strokeWidth": 2, "opacity": 0.4},
+                    "encoding": {"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"}, "color": colour},
+                },
+                {
+                    "mark": {"type": "point", "filled": True, "size": 95, "opacity": 1},
+                    "encoding": {"x": x, "y": y, "color": colour, "shape": shape, "tooltip": tooltip},
+                },
+            ]
+        ),
+    }
     yield Figure(
         name="front",
         title="The search's front: refusal that is left against damage",
         reading=f"Lower and further left is better; no judged point beats one of the front in {by}. The diamond was "
         "taken.",
         alt="Points of judged edits: damage across, on a logarithmic axis, refusal up.",
-        spec={
-            "data": {"values": data},
-            "height": 320,
-            "layer": filled(
-                [
-                    {
-                        "data": {"values": steps},
-                        "mark": {"type": "line", "interpolate": "step-after", "color": SOFT, "strokeWidth": 1.5},
-                        "encoding": {"x": x, "y": y},
-                    },
-                    {
-                        "data": {"values": [each for each in data if each["low"] is not None]},
-                        "mark": {"type": "rule", "strokeWidth": 2, "opacity": 0.4},
-                        "encoding": {"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"}, "color": colour},
-                    },
-                    {
-                        "mark": {"type": "point", "filled": True, "size": 95, "opacity": 1},
-                        "encoding": {"x": x, "y": y, "color": colour, "shape": shape, "tooltip": tooltip},
-                    },
-                ]
-            ),
-        },
+        spec=with_zoom(with_choice(spec, "kind", by_legend=True)),
         table=Table(
             ("point", "is", "from", "damage", "refusal", "over-refusal", "directions"),
             tuple(
