@@ -74,6 +74,7 @@ class RunView:
         self._console, self._say, self._clock = console, say, clock
         self._steps: dict[str, _Step] = {}
         self._task: Event | None = None
+        self._entered: str | None = None
         self._began = clock()
 
     def hear(self, event: Event) -> None:
@@ -85,14 +86,17 @@ class RunView:
             self._take(event)
         elif kind == "progress":
             self._task = None if event["done"] else event
-        elif kind == "message" and not any(event["text"].startswith(f"{name}: ") for name in self._steps):
-            # What a step is, the view itself says.
-            self._say(plain(event["text"]))
+        elif kind == "message":
+            entered, self._entered = self._entered, None
+            # What a step is, which is told when it begins, the view itself says.
+            if entered is None or not event["text"].startswith(f"{entered}: "):
+                self._say(plain(event["text"]))
 
     def _take(self, event: Event) -> None:
         step = self._steps.setdefault(event["step"], _Step(name=event["step"]))
         step.state, step.seconds, step.figures = event["state"], event["seconds"], event["figures"]
         step.began, self._task = self._clock(), None
+        self._entered = step.name if step.state == "begun" else None
 
     def __rich__(self) -> Group:
         """The view as it is now, at most as high as the terminal."""
