@@ -190,7 +190,10 @@ def live_view(console: Console) -> Iterator[None]:
 
 
 class _Resized(Live):
-    """A live display that finds its first line again where a narrower terminal has broken its lines."""
+    """A live display that finds its first line again where a narrower terminal has broken its lines.
+
+    How many rows it drew rich keeps in an attribute of its own: a release without it draws as rich does.
+    """
 
     _lines: tuple[int, ...] = ()
     _width = 0
@@ -198,9 +201,9 @@ class _Resized(Live):
     def refresh(self) -> None:
         """Draw it anew."""
         width = self.console.width
-        if width != self._width and self._lines and self._live_render._shape is not None:
-            rows = sum(max(1, -(-line // width)) for line in self._lines)
-            self._live_render._shape = (width, rows)
+        drawn = getattr(self, "_live_render", None)
+        if drawn is not None and width != self._width and self._lines and getattr(drawn, "_shape", None) is not None:
+            drawn._shape = (width, sum(max(1, -(-line // width)) for line in self._lines))
         self._width = width
         lines = self.console.render_lines(self.get_renderable(), pad=False)
         self._lines = tuple(cell_len("".join(part.text for part in line).rstrip()) for line in lines)
