@@ -12,6 +12,7 @@ from weight_edit.utils.progress import duration
 Document = Mapping[str, Any]
 
 _ROLES = {"attention": "mixes tokens", "mlp": "MLP", "projector": "images or sounds"}
+_REACHES = "An edit reaches all that is written; whether a direction carries a behaviour is another question."
 _MOST = 12
 """Rows of a long list."""
 
@@ -45,7 +46,7 @@ def inspection(document: Document) -> list[Table]:
         ("largest difference of logits between hooks and weights", Figure(proof["logit_difference"])),
     ]
     title = "The proof, an ablation of a narrow random copy"
-    proof_table = Table(title=title, columns=("", ""), rows=tuple(proven), note="An edit reaches all that is written.")
+    proof_table = Table(title=title, columns=("", ""), rows=tuple(proven), note=_REACHES)
     return [named_rows("The model", said), _writers(document), _readers(anatomy), proof_table]
 
 

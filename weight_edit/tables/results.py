@@ -63,6 +63,8 @@ def measured(base: Document | None, edited: Document) -> list[Table]:
 
 def _moved(edited: Document) -> Table:
     rows: list[tuple[Cell, ...]] = []
+    losses = [edited[key] for key in ("own_answers", "text") if isinstance(edited.get(key), Mapping)]
+    beside = any(each.get("base") for each in losses)
     for key, said in (
         ("divergence", "KL divergence of the first token, nats"),
         ("continuation", "KL divergence over the base's answers, nats per token"),
@@ -70,9 +72,15 @@ def _moved(edited: Document) -> Table:
         ("text", "cross-entropy of texts, nats per token"),
     ):
         figure = figure_of(edited.get(key))
-        if figure is not None:
-            rows.append((said, figure))
-    return Table(title="How far it moved from the base", columns=("figure", "mean"), rows=tuple(rows))
+        if figure is None:
+            continue
+        # A cross-entropy says how far it moved only beside the base's own.
+        found = edited[key]
+        apart = (figure_of(found.get("base")), figure, figure_of(found.get("difference"), signed=True))
+        rows.append((said, *apart) if beside else (said, figure))
+    columns = ("figure", "base", "edited", "difference") if beside else ("figure", "mean")
+    title = "How far it moved from the base" if beside or edited.get("divergence") else "Loss"
+    return Table(title=title, columns=columns, rows=tuple(rows))
 
 
 def _evaluation(document: Document) -> list[Table]:

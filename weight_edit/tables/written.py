@@ -12,7 +12,7 @@ _BAKED = {
     "tensors": "tensors edited",
     "complete": "nothing is written along the direction any more",
     "edit_class": "exactness",
-    "bytes_total": "all files",
+    "bytes_total": "size of all files",
     "seconds": "seconds",
 }
 _PACKED = {
