@@ -100,6 +100,18 @@ def test_differences_are_not_drawn_on_the_axis_of_rates() -> None:
     read = ParsedHtml(as_html("t", [tables_of("RunResult", {**SUMMARY, "direction": None})[0]]))
     assert sum(tag == "svg" for tag, _ in read.tags) == 3
     assert sum(tag == "circle" for tag, _ in read.tags) == 6
+    assert "\u25cb base, \u25cf edited, from 0 to 1" in as_html("t", [tables_of("RunResult", SUMMARY)[2]])
+
+
+def test_a_cross_entropy_stands_beside_the_bases() -> None:
+    loss = {"mean": 2.5, "low": 2.0, "high": 3.0}
+    text = {**loss, "base": {**loss, "mean": 2.25}, "difference": {"value": 0.25, "low": 0.125, "high": 0.5}}
+    (table,) = tables_of("Evaluation", {"base": {}, "text": text})
+    assert table.columns[1:] == ("base", "edited", "difference")
+    said = ["2.250 [2.000, 3.000]", "2.500 [2.000, 3.000]", "+0.250 [+0.125, +0.500]"]
+    assert [str(cell) for cell in table.rows[0][1:]] == said
+    (alone,) = tables_of("Evaluation", {"text": loss})
+    assert (alone.title, alone.columns) == ("Loss", ("figure", "mean"))
 
 
 def test_what_a_figure_is() -> None:

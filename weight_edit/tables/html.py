@@ -52,7 +52,7 @@ def _legend(table: Table) -> str:
     low, high = table.scale or (0, 0)
     axis = f"from {low:g} to {high:g}"
     drawn = max(sum(isinstance(cell, Figure) and not cell.signed for cell in row) for row in table.rows)
-    return axis if drawn < 2 else f"{axis}: \u25cb base, \u25cf edited"
+    return axis if drawn < 2 else f"\u25cb base, \u25cf edited, {axis}"
 
 
 def _plot(row: Sequence[Cell], scale: tuple[float, float] | None) -> str:
