@@ -157,11 +157,12 @@ def test_results_have_short_descriptions(model: Model, found: Directions, tmp_pa
         "Difference('organism', 'edited', 13 tensors differ, 1 shared directions)": weight_edit.diff(
             "organism", edited
         ),
-        "Evaluation('organism', refusal: refused 1 of 3)": evaluate(
+        "Evaluation('organism', refuses 3 of 3 of the refused set)": evaluate(
             model, refused="organism:refused:test", limit=3, max_new_tokens=12
         ),
         "AdapterResult('": weight_edit.adapter("organism", found, tmp_path / "adapter"),
         "RunResult('": run,
+        "PackResult('": weight_edit.pack(edited, tmp_path / "edit.pack"),
         "Recipe(": weight_edit.load_recipe("refusal-direction"),
     }
     for begins, result in results.items():

@@ -20,8 +20,9 @@ from typing import Any
 from unittest import mock
 
 from weight_edit.cli.entry import main
-from weight_edit.cli.tables.costs import amount, between, count
+from weight_edit.cli.tables.costs import between
 from weight_edit.costs.plan import CostPlan, plan_costs
+from weight_edit.tables.amounts import amount, count
 from weight_edit.utils.progress import duration
 
 ROOT = Path(__file__).parents[1]

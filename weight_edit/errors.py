@@ -46,6 +46,23 @@ class WeightEditError(Exception):
         super().__init__(*(plain(redacted(arg)) if isinstance(arg, str) else arg for arg in args))
         redact_error(handled)
 
+    def _render_traceback_(self) -> "list[str]":
+        """What IPython prints of it: the line of the cell, and the message.
+
+        All that lies between them is this package's own; `traceback.print_last()` has it.
+        """
+        import traceback
+        from pathlib import Path
+
+        here = str(Path(__file__).parent)
+        lines = []
+        for frame in traceback.extract_tb(self.__traceback__):
+            if frame.filename.startswith(here):
+                break
+            # The file of a cell has a name that says nothing; frames of IPython itself come before it.
+            lines = [f"line {frame.lineno}: {frame.line}"] if frame.line else []
+        return [*lines, f"{type(self).__name__}: {self}"]
+
 
 class UsageError(WeightEditError):
     """The call or its input is wrong: a missing file, an empty prompt set, an unknown option."""

@@ -143,4 +143,4 @@ def test_nothing_of_the_users_is_written_over(file: Path, tmp_path: Path) -> Non
 
 
 def test_the_result_has_a_short_description(file: Path) -> None:
-    assert repr(judge_answers(file)) == "JudgedAnswers('answers.jsonl', 4 answers, phrases: refused 0.25)"
+    assert repr(judge_answers(file)) == "JudgedAnswers('answers.jsonl', phrases: 1 of 4 refused)"

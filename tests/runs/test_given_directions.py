@@ -1,6 +1,8 @@
 """A recipe with directions of its own needs no search for them, and reads nothing outside of its folder."""
 
+import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from rich.console import Console
 
 from weight_edit.checkpoint.manifest import read_manifest
+from weight_edit.cli.tables.run import run_result
 from weight_edit.directions.directions import Directions
 from weight_edit.directions.file import read_rows
 from weight_edit.edits.direction_rows import DirectionRows
@@ -66,6 +70,20 @@ def test_a_point_is_one_small_file_that_a_run_carries_out(tmp_path: Path) -> Non
     assert result.summary["direction"] is None
     assert (read_rows(tmp_path / "out/directions.safetensors").rows == ROWS).all()
     assert set(result.summary["given"]) == {"main"}
+    # Nothing is answered, and nothing says that it is.
+    log = (tmp_path / "out/log.txt").read_text(encoding="utf-8")
+    assert "names no prompts to evaluate, so nothing is answered" in log
+    assert not {"baseline", "evaluate"} & {*json.loads((tmp_path / "out/run.json").read_text())["steps"]}
+    assert not re.search("baseline|evaluate:", log)
+    assert not (tmp_path / "out/answers").exists()
+    assert "no answers measured" in repr(result)
+    printed = Console(file=io.StringIO(), width=100)
+    run_result(result, printed)
+    said = printed.file.getvalue()  # type: ignore[attr-defined]
+    assert "Whether the behaviour changed is not known: the recipe names no prompts to evaluate." in said
+    assert "evaluate" in said.split("Next, for example:")[1]
+    assert "every answer" not in said
+    assert "all candidates and their scores" not in said
 
 
 def test_directions_of_a_file_are_read_from_the_recipes_folder_and_kept_in_the_runs(tmp_path: Path) -> None:

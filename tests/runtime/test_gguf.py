@@ -4,9 +4,11 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from tests.helpers.gguf_files import TEXT, in_parts, organism_gguf
+from weight_edit.anatomy.disk.gguf_reader import through_arrays
 from weight_edit.errors import UnsupportedError, UsageError
 from weight_edit.evaluation.evaluate import evaluate
 from weight_edit.prompts.chat import ChatFormat
@@ -83,3 +85,19 @@ def test_without_the_package_it_is_said(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(extras, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r"loading a GGUF file through transformers needs gguf.*\[gguf\]"):
         load(organism_gguf(tmp_path / "model.gguf"))
+
+
+def test_the_metadata_of_a_file_is_read_through_arrays(tmp_path: Path) -> None:
+    """Each of its hundred thousand texts is several slices; of a mapped file they took most of the time of loading."""
+    gguf = pytest.importorskip("gguf")
+    file = organism_gguf(tmp_path / "model.gguf")
+    kind = gguf.GGUFReader
+    with through_arrays():
+        reader = gguf.GGUFReader(file)
+        assert type(reader.data) is np.ndarray
+    assert gguf.GGUFReader is kind
+    plain = kind(file)
+    assert {name: field.contents() for name, field in reader.fields.items()} == {
+        name: field.contents() for name, field in plain.fields.items()
+    }
+    assert all((one.data == other.data).all() for one, other in zip(reader.tensors, plain.tensors, strict=True))

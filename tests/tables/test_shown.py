@@ -1,6 +1,7 @@
 """Results as tables in a notebook and a terminal: the figures of the document, escaped, with plots at their place."""
 
 import json
+import linecache
 import re
 import sys
 import types
@@ -99,6 +100,18 @@ def test_differences_are_not_drawn_on_the_axis_of_rates() -> None:
     read = ParsedHtml(as_html("t", [tables_of("RunResult", {**SUMMARY, "direction": None})[0]]))
     assert sum(tag == "svg" for tag, _ in read.tags) == 3
     assert sum(tag == "circle" for tag, _ in read.tags) == 6
+    assert "\u25cb base, \u25cf edited, from 0 to 1" in as_html("t", [tables_of("RunResult", SUMMARY)[2]])
+
+
+def test_a_cross_entropy_stands_beside_the_bases() -> None:
+    loss = {"mean": 2.5, "low": 2.0, "high": 3.0}
+    text = {**loss, "base": {**loss, "mean": 2.25}, "difference": {"value": 0.25, "low": 0.125, "high": 0.5}}
+    (table,) = tables_of("Evaluation", {"base": {}, "text": text})
+    assert table.columns[1:] == ("base", "edited", "difference")
+    said = ["2.250 [2.000, 3.000]", "2.500 [2.000, 3.000]", "+0.250 [+0.125, +0.500]"]
+    assert [str(cell) for cell in table.rows[0][1:]] == said
+    (alone,) = tables_of("Evaluation", {"text": loss})
+    assert (alone.title, alone.columns) == ("Loss", ("figure", "mean"))
 
 
 def test_what_a_figure_is() -> None:
@@ -127,11 +140,52 @@ def test_every_public_result_shows_itself() -> None:
 
 
 def test_a_document_of_another_kind_has_its_plain_values() -> None:
-    (table,) = tables_of(
-        "PackResult", {"path": "x", "files": ["a", "b"], "bytes": 12, "nothing": None, "rate": {"value": 0.5}}
-    )
-    assert table.rows == (("path", "x"), ("files", "2"), ("bytes", 12), ("rate", Figure(0.5)))
+    document = {"path": "x", "files": ["a", "b"], "bytes": 12, "nothing": None, "rate": {"value": 0.5}}
+    (table,) = tables_of("ReportResult", document)
+    assert table.rows == (("path", "x"), ("files", "a, b"), ("bytes", "12 B"), ("rate", Figure(0.5)))
     assert tables_of("Evaluation", {}) == []
+
+
+def test_what_a_document_holds_is_never_shown_as_its_number() -> None:
+    """A mapping has a table of its own, or is not shown; of a list its first entries are named."""
+    document = {"size": 3000, "parts": {"a": {"b": 1}, "c": {}}, "names": [*"abcd"], "sizes": {"x": 1, "y": 2}}
+    (table,) = tables_of("AdapterResult", document)
+    assert table.rows == (("size", "3 kB"), ("names", "4: a, b, c, ..."), ("sizes", "x, y"))
+
+
+def test_an_inspection_shows_what_writes_what_reads_and_the_proof() -> None:
+    cells = ParsedHtml(weight_edit.inspect("organism")._repr_html_()).cells
+    assert {"organism", "LlamaForCausalLM", "128 wide", "57 tensors", "F32 128 x 384"} <= set(cells)
+    assert {"model.layers.{0..5}.mlp.down_proj.weight", "model.layers.{0..5}.self_attn.q_proj"} <= set(cells)
+    assert "left of it after an ablation" in cells
+
+
+def test_a_plan_shows_what_each_step_costs() -> None:
+    plan = weight_edit.plan_costs("organism", tokens=20, flops=1e12, disk_rate=1e9)
+    cells = ParsedHtml(plan._repr_html_()).cells
+    assert {"1.71M, float32, 6.82 MB", "load", "selection", "the checkpoint into memory", "all of it"} <= set(cells)
+    assert "of it on the device" not in cells
+
+
+def test_right_answers_are_a_share_of_the_prompts_whose_answer_is_known() -> None:
+    found = {"refusal": Rate(1, 20).to_dict(), "exact": Rate(3, 4).to_dict(), "count": 20}
+    (table,) = tables_of("Evaluation", {"sets": {"refused": found}, "notes": []})
+    assert [row[-1] for row in table.rows] == [20, 4]
+
+
+def test_what_passed_stands_beside_what_the_edit_claims() -> None:
+    document = {"passed": True, "complete": False, "integrity": True, "leak": 0.25, "problems": []}
+    rows = dict(tables_of("Verification", document)[0].rows)
+    assert rows["every check of what this edit claims has passed"] == "yes"
+    assert rows["the edit claims to leave nothing of the direction"] == "no, by intention"
+    assert rows["left in the stream, share of its length, at most, not judged"] == Figure(0.25)
+    assert not any("nothing is left" in name for name in rows)
+
+
+def test_a_run_that_answered_nothing_says_so() -> None:
+    summary = {"baseline": {}, "edited": {}, "direction": None, "verification": SUMMARY["verification"]}
+    cells = ParsedHtml(RunResult(Path("runs/x"), Path("runs/x/model"), summary)._repr_html_()).cells
+    assert {"not measured", "the recipe names no prompts to evaluate"} <= set(cells)
 
 
 def test_the_front_of_a_search_marks_the_picked_point() -> None:
@@ -147,7 +201,7 @@ def test_the_front_of_a_search_marks_the_picked_point() -> None:
     document = {"front": points, "picked": {"point": {"digest": "bb"}}, "tau": {"sentence": "it ranks"}}
     (table,) = tables_of("SearchResult", document)
     assert [row[-1] for row in table.rows] == ["", "picked"]
-    assert table.rows[0][1] == figure_of(refusal["128"])
+    assert table.rows[0][1:3] == (figure_of(refusal["128"]), 10)
     assert table.note == "it ranks"
 
 
@@ -164,32 +218,40 @@ def test_show_prints_the_same_figures(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_directions_show_what_is_known_of_them() -> None:
-    found = Directions(torch.eye(1, 4), None, {"method": "pca", "layer": 2, "position": -1, "separation": {"auc": 0.9}})
+    place = {"layer": 2, "position": -1}
+    scores = [
+        {**place, "bypass": -6.0, "kl": 0.01, "intervals": {"bypass": [-7.0, -5.0]}, "rejected": None},
+        {"layer": 1, "position": -1, "bypass": -9.0, "kl": 0.5, "intervals": {}, "rejected": "kl"},
+    ]
+    known = {"method": "pca", **place, "separation": {"auc": 0.9}, "scores": scores, "control": {"bypass": 3.0}}
+    found = Directions(torch.eye(1, 4), None, known)
     cells = ParsedHtml(found._repr_html_()).cells
-    assert {"pca", "2", "-1", "0.900"} <= set(cells)
+    assert {"pca", "2", "-1", "0.900", "2, of which 1 keep the bounds"} <= set(cells)
+    assert {"-6.000 [-7.000, -5.000]", "3.000", "0.010"} <= set(cells)
     assert json.dumps(found.to_dict())
 
 
 @pytest.fixture
 def notebook(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Cells that a notebook would show, as HTML; IPython need not be installed."""
+    """Outputs of a notebook's cells, as HTML, each as it is shown last; IPython need not be installed."""
     shown: list[str] = []
 
-    class Html:
-        def __init__(self, data: str) -> None:
-            self.data = data
-
     class Handle:
-        def update(self, content: Html) -> None:
-            shown.append(content.data)
+        def __init__(self, place: int) -> None:
+            self.place = place
 
-    def display(content: Any, display_id: bool = False) -> Handle:
-        shown.append(content.data if isinstance(content, Html) else content._repr_html_())
-        return Handle()
+        def update(self, content: dict[str, str], raw: bool) -> None:
+            shown[self.place] = content["text/html"]
+
+    def display(content: Any, raw: bool = False, display_id: bool = False) -> Handle:
+        shown.append(content["text/html"] if raw else content._repr_html_())
+        return Handle(len(shown) - 1)
 
     library, pages = types.ModuleType("IPython"), types.ModuleType("IPython.display")
-    library.get_ipython = lambda: types.SimpleNamespace(config={"IPKernelApp": {}})  # type: ignore[attr-defined]
-    pages.HTML, pages.display = Html, display  # type: ignore[attr-defined]
+    shell = types.SimpleNamespace(config={"IPKernelApp": {}}, execution_count=1)
+    library.get_ipython = lambda: shell  # type: ignore[attr-defined]
+    pages.display = display  # type: ignore[attr-defined]
+    monkeypatch.setattr("weight_edit.utils.notebook._last", None)
     monkeypatch.setitem(sys.modules, "IPython", library)
     monkeypatch.setitem(sys.modules, "IPython.display", pages)
     return shown
@@ -199,10 +261,34 @@ def test_in_a_notebook_a_result_and_a_bar_are_html(notebook: list[str], capsys: 
     show(RESULT)
     assert notebook == [RESULT._repr_html_()]
     with quieted(False), bar("<b>activations</b>", 4) as shown:
+        assert '<progress value="0" max="4">' in notebook[1]
         shown.advance(4)
         shown.draw()  # type: ignore[attr-defined]
-    assert '<progress value="0" max="4">' in notebook[1]
-    assert '<progress value="4" max="4">' in notebook[-2]
-    assert "&lt;b&gt;activations" in notebook[1]
-    assert notebook[-1] == ""
+        assert '<progress value="4" max="4">' in notebook[1]
+        assert "&lt;b&gt;activations" in notebook[1]
+    assert notebook[1] == ""
     assert capsys.readouterr().out == ""
+
+
+def test_all_bars_of_a_cell_are_one_output(notebook: list[str]) -> None:
+    with quieted(False):
+        for task in ("first", "second"):
+            with bar(task, 4):
+                assert [task in content for content in notebook] == [True]
+            assert notebook == [""]
+        sys.modules["IPython"].get_ipython().execution_count = 2
+        with bar("another cell's", 4):
+            assert len(notebook) == 2
+
+
+def test_an_error_in_a_notebook_is_the_line_of_the_cell_and_the_message() -> None:
+    cell = "import weight_edit\n\nweight_edit.bake('organism', 'missing.safetensors', 'out')\n"
+    name = "<cell of a notebook>"
+    linecache.cache[name] = (len(cell), None, cell.splitlines(keepends=True), name)
+    try:
+        exec(compile(cell, name, "exec"), {})
+    except UsageError as error:
+        line, message = error._render_traceback_()
+    assert line == "line 3: weight_edit.bake('organism', 'missing.safetensors', 'out')"
+    assert message.startswith("UsageError: ")
+    assert "missing.safetensors" in message

@@ -5,7 +5,7 @@ from pathlib import Path
 import costs_page
 import pytest
 
-from weight_edit.cli.tables.costs import amount, count
+from weight_edit.tables.amounts import amount, count
 
 
 def test_the_first_row_is_up_to_date(tmp_path: Path) -> None:

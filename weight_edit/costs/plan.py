@@ -25,6 +25,7 @@ from weight_edit.prompts.load import load_prompts
 from weight_edit.prompts.sets import PromptSet
 from weight_edit.runtime.dtypes import check_dtype
 from weight_edit.runtime.loading import chat_format, read_config, usable_device
+from weight_edit.tables.amounts import count
 from weight_edit.tables.shown import Shown
 from weight_edit.utils.progress import bar
 
@@ -63,7 +64,7 @@ class CostPlan(Shown):
 
     def __repr__(self) -> str:
         flops = f"{self.flops.low:.2g} to {self.flops.high:.2g} FLOPs"
-        return f"CostPlan({self.model!r}, {self.size.parameters / 1e9:.3g}B parameters, {flops})"
+        return f"CostPlan({self.model!r}, {count(self.size.parameters)} parameters, {flops})"
 
     @property
     def flops(self) -> Range:

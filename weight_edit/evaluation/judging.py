@@ -84,8 +84,9 @@ class JudgedAnswers(Shown):
     usage: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        rates = ", ".join(f"{judge}: refused {self.rates(judge)[Verdict.REFUSED].value:.3g}" for judge in self.judges)
-        return f"JudgedAnswers({self.source!r}, {self.count} answers, {rates})"
+        refused = {judge: self.rates(judge)[Verdict.REFUSED] for judge in self.judges}
+        said = ", ".join(f"{judge}: {rate.count} of {rate.total} refused" for judge, rate in refused.items())
+        return f"JudgedAnswers({self.source!r}, {said})"
 
     @property
     def judges(self) -> tuple[str, ...]:

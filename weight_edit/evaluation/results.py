@@ -62,8 +62,8 @@ class SetResult:
     style: Style | None = None
 
     def __repr__(self) -> str:
-        exact = "" if self.exact is None else f", exact {self.exact.value:.3g}"
-        return f"SetResult({self.prompts!r}, {self.count} prompts, refusal {self.refusal.value:.3g}{exact})"
+        exact = "" if self.exact is None else f", {self.exact.count} of {self.exact.total} exactly right"
+        return f"SetResult({self.prompts!r}, {self.refusal.count} of {self.count} refused{exact})"
 
     @property
     def count(self) -> int:
@@ -139,9 +139,9 @@ class Evaluation(Shown):
         return {} if self.base is None else differences(self.base.answers, self.answers)
 
     def __repr__(self) -> str:
-        rates = [f"{name} {result.refusal.value:.3g} of {result.count}" for name, result in self.sets.items()]
+        sets = [f"{result.refusal.count} of {result.count} of the {name} set" for name, result in self.sets.items()]
         moved = "" if self.divergence is None else f", KL {self.divergence.mean:.3g}"
-        return f"Evaluation({self.model!r}, refusal: {', '.join(rates)}{moved})"
+        return f"Evaluation({self.model!r}, refuses {', '.join(sets) or 'nothing that was asked'}{moved})"
 
     @property
     def sets(self) -> dict[str, SetResult]:

@@ -96,6 +96,11 @@ class ApplyResult(Shown):
     def __fspath__(self) -> str:
         return str(self.path)
 
+    def __repr__(self) -> str:
+        said = {True: "as published", False: "another result than the published one", None: "nothing was written"}
+        packs = ", ".join(repr(each.name) for each in self.packs)
+        return f"ApplyResult({str(self.path)!r}, {packs}, {said[self.published]})"
+
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
         return {

@@ -53,6 +53,10 @@ class PackResult(Shown):
     def __fspath__(self) -> str:
         return str(self.path)
 
+    def __repr__(self) -> str:
+        back = ", gives the base back" if self.reversible else ""
+        return f"PackResult({str(self.path)!r}, {self.size} bytes, {'; then '.join(self.steps)}{back})"
+
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
         return {**asdict(self), "path": str(self.path), "steps": list(self.steps)}

@@ -46,6 +46,10 @@ class UndoResult(Shown):
     def __fspath__(self) -> str:
         return str(self.path)
 
+    def __repr__(self) -> str:
+        would = "would be " if self.dry_run else ""
+        return f"UndoResult({str(self.path)!r}, {self.files} files of {self.base!r} {would}given back)"
+
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
         return {**asdict(self), "path": str(self.path)}

@@ -28,14 +28,14 @@ from weight_edit.version import __version__
 
 RECIPE = "recipe.yaml"
 STEPS = {
-    "baseline": "the model answers the test prompts as it is",
+    "baseline": "answers and losses of the model as it is",
     "study": "an experiment under hooks; no weights are written",
     "directions": "those that the recipe brings along",
     "find": "looking for the direction that carries the behaviour",
     "search": "looking for the best edit: cheap scores first, judged answers of the best",
     "bake": "writing the edited checkpoint",
     "verify": "checking every byte, what is left of the direction, and hooks against weights",
-    "evaluate": "the edited model answers the same prompts",
+    "evaluate": "the same of the edited model",
     "geometry": "the stream of these prompts before and after, along the direction and across it",
     "report": "the page of the run and its pictures",
 }

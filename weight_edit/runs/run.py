@@ -14,7 +14,6 @@ from weight_edit.baking.card.card_and_manifest import stamp
 from weight_edit.checkpoint.rewrite.output import staged
 from weight_edit.checkpoint.rewrite.ownership import FAILED, MODEL, UNVERIFIED, below, check_files
 from weight_edit.checkpoint.source.fingerprint import fingerprint
-from weight_edit.checkpoint.whole_file import write_whole
 from weight_edit.directions.directions import load_directions
 from weight_edit.directions.file import folder_of
 from weight_edit.edits.packed_directions import packed_directions
@@ -56,6 +55,8 @@ from weight_edit.utils.progress import announce
 from weight_edit.utils.progress_events import emit_steps
 from weight_edit.verification.verify import verify
 
+NOT_MEASURED = "the recipe names no prompts to evaluate, so nothing is answered and no behaviour is measured"
+
 
 @dataclass(frozen=True)
 class RunResult(Shown):
@@ -76,7 +77,8 @@ class RunResult(Shown):
 
     def __repr__(self) -> str:
         steps = ", ".join(key for key, value in self.summary.items() if value)
-        return f"RunResult({str(self.path)!r}, model={self.model and str(self.model)!r}, summary: {steps})"
+        unmeasured = ", no answers measured" if self.model is not None and not self.summary.get("edited") else ""
+        return f"RunResult({str(self.path)!r}, model={self.model and str(self.model)!r}, summary: {steps}{unmeasured})"
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
@@ -292,12 +294,7 @@ class _Run:
     def execute(self, folder: RunFolder, keep_failed: bool) -> dict[str, Any]:
         """Run every step that is not done already; returns the run's summary."""
         recipe = self.recipe
-        baseline = folder.step(
-            "baseline",
-            [self._model_inputs, self._measured_inputs],
-            ("answers/baseline.jsonl",),
-            lambda: self._evaluate_base(folder.path / "answers/baseline.jsonl"),
-        )
+        baseline = self._measure_base(folder)
         given = self._keep_given(folder)
         found = self._find_all(folder)
         digests = {name: each["sha256"] for name, each in {**given, **found}.items()}
@@ -323,7 +320,8 @@ class _Run:
         model_folder = folder.path / MODEL
         if model_folder.exists() and folder.state.get("finished") == [*finished, fingerprint(model_folder)]:
             folder.log("the edited model is finished already")
-            edited, checked = (folder.state["steps"][step]["result"] for step in ("evaluate", "verify"))
+            steps = folder.state["steps"]
+            checked, edited = steps["verify"]["result"], steps["evaluate"]["result"] if self._measures else {}
             summary |= {"edited": edited, "verification": checked, "effect": effect_document(edited, checked)}
             return summary | self._record_geometry(folder, pictured)
         folder.state["finished"] = None
@@ -340,12 +338,13 @@ class _Run:
         """The names of all steps, in their order."""
         recipe = self.recipe
         return [
-            "baseline",
+            *(["baseline"] if self._measures else []),
             *(step_name("directions", name) for name in self.given),
             *(step_name("find", name) for name in self.searches),
             *(f"study {number + 1}" for number in range(len(recipe.studies))),
             *([] if self.search is None else ["search"]),
-            *([] if recipe.edit is None else ["bake", "verify", "evaluate"]),
+            *([] if recipe.edit is None else ["bake", "verify"]),
+            *(["evaluate"] if self._measures and recipe.edit is not None else []),
             *([] if self._geometry is None else ["geometry"]),
         ]
 
@@ -455,12 +454,13 @@ class _Run:
             checked = folder.step("verify", [edit, self._verified_inputs], (), lambda: self._verify(unverified))
             problems = list(checked["problems"])
             if not problems:
-                edited = folder.step(
-                    "evaluate",
-                    [edit, self._measured_inputs],
-                    ("answers/edited.jsonl",),
-                    lambda: self._evaluate_edited(unverified, folder.path / "answers"),
-                )
+                if self._measures:
+                    edited = folder.step(
+                        "evaluate",
+                        [edit, self._measured_inputs],
+                        ("answers/edited.jsonl",),
+                        lambda: self._evaluate_edited(unverified, folder.path / "answers"),
+                    )
                 problems = beyond_bounds(self.recipe.bounds, baseline, edited)
         except VerificationError as error:
             # A loss that is not finite, say: what could not be measured has not passed.
@@ -624,8 +624,6 @@ class _Run:
         measured = self._evaluate(self._target(model), answers / "edited.jsonl", self.base_logprobs())
         if self._geometry is not None:
             self._geometry.read_edited(model)
-        if not measured:
-            return measured
         base, edited = (load_answers(answers / f"{name}.jsonl") for name in ("baseline", "edited"))
         along = measured.get("continuation")
         return {
@@ -635,19 +633,33 @@ class _Run:
             **({} if along is None else continuation_document(base, along["per_prompt"])),
         }
 
+    @property
+    def _measures(self) -> bool:
+        """Whether the recipe names anything that the base and the edited model are measured on."""
+        return any(self.sets.values()) or self.text is not None
+
+    def _measure_base(self, folder: RunFolder) -> dict[str, Any]:
+        """What is measured of the base; empty where the recipe names nothing to measure, which is said."""
+        if not self._measures:
+            folder.log(NOT_MEASURED)
+            announce(NOT_MEASURED)
+            return {}
+        return folder.step(
+            "baseline",
+            [self._model_inputs, self._measured_inputs],
+            ("answers/baseline.jsonl",),
+            lambda: self._evaluate_base(folder.path / "answers/baseline.jsonl"),
+        )
+
     def _evaluate_base(self, answers: Path) -> dict[str, Any]:
         target = self._target(self.base.load())
         measured = self._evaluate(target, answers, None)
-        if measured and (self.sets["answered"] is not None or self.text is not None):
+        if self.sets["answered"] is not None or self.text is not None:
             # Its answers are at hand now; later it would have to give them again.
             self._base_logprobs = target.base_logprobs(self._questions)
         return measured
 
     def _evaluate(self, target: ModelTarget, answers: Path, base: BaseLogprobs | None) -> dict[str, Any]:
-        if not any(self.sets.values()) and self.text is None:
-            answers.parent.mkdir(exist_ok=True)
-            write_whole(answers, "")
-            return {}
         found = evaluate_in_turn(None, lent(target), self._questions, base_logprobs=base, answers_path=answers)
         return found.to_dict()
 

@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoTokenizer
 
-from weight_edit.anatomy.disk.gguf_reader import FILE, GgufReader, load_with_transformers
+from weight_edit.anatomy.disk.gguf_reader import FILE, GgufReader, load_with_transformers, through_arrays
 from weight_edit.anatomy.model_errors import MODEL_ERRORS
 from weight_edit.checkpoint.files import printable
 from weight_edit.checkpoint.gguf.parts import GgufFiles, gguf_files
@@ -50,7 +50,7 @@ def gguf_tokenizer(files: GgufFiles) -> Any:
         UsageError: transformers makes none of what the file says, or the package gguf is missing.
     """
     need("gguf", _NEEDS)
-    with _alone(files.first) as folder, quiet_transformers():
+    with _alone(files.first) as folder, quiet_transformers(), through_arrays():
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=FILE)
         except MODEL_ERRORS as error:

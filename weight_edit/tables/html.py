@@ -14,6 +14,9 @@ _WIDTH, _HEIGHT, _EDGE = 150, 16, 6
 _CELL = "text-align:left;padding:2px 10px 2px 0"
 _EDITED = "#0072b2"
 
+_WHOLE = 32
+"""Characters of a cell that is not broken: a figure stands beside its interval, a number beside its unit."""
+
 
 def as_html(title: str, tables: Sequence[Table]) -> str:
     """One piece of HTML.
@@ -27,7 +30,7 @@ def as_html(title: str, tables: Sequence[Table]) -> str:
 def _table(table: Table) -> str:
     plots = [_plot(row, table.scale) for row in table.rows]
     drawn = any(plots)
-    columns = (*table.columns, "") if drawn else table.columns
+    columns = (*table.columns, _legend(table)) if drawn else table.columns
     head = "".join(f'<th scope="col" style="{_CELL}">{_text(name)}</th>' for name in columns) if any(columns) else ""
     body = "".join(
         f"<tr>{''.join(map(_cell, row))}{f'<td>{plot}</td>' if drawn else ''}</tr>"
@@ -39,7 +42,17 @@ def _table(table: Table) -> str:
 
 
 def _cell(cell: Cell) -> str:
-    return f'<td style="{_CELL}">{"" if cell is None else _text(str(cell))}</td>'
+    text = "" if cell is None else str(cell)
+    whole = ";white-space:nowrap" if len(text) <= _WHOLE else ""
+    return f'<td style="{_CELL}{whole}">{_text(text)}</td>'
+
+
+def _legend(table: Table) -> str:
+    """What the plots show: the ends of the axis, and which dot is whose."""
+    low, high = table.scale or (0, 0)
+    axis = f"from {low:g} to {high:g}"
+    drawn = max(sum(isinstance(cell, Figure) and not cell.signed for cell in row) for row in table.rows)
+    return axis if drawn < 2 else f"\u25cb base, \u25cf edited, {axis}"
 
 
 def _plot(row: Sequence[Cell], scale: tuple[float, float] | None) -> str:

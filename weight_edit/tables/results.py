@@ -1,8 +1,10 @@
 """The tables of each kind of result, made of its document: what `to_dict` gives, or an entry of `run.json`."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from weight_edit.tables import models, written
+from weight_edit.tables.rows import is_plain, named_rows, plain_values
 from weight_edit.tables.table import Cell, Figure, Table, figure_of
 
 Document = Mapping[str, Any]
@@ -17,9 +19,6 @@ _SETS = {
 
 _MOST = 12
 """Rows of a long list."""
-
-_LONGEST = 200
-"""Characters of a text."""
 
 
 def tables_of(kind: str, document: Document) -> list[Table]:
@@ -49,18 +48,23 @@ def measured(base: Document | None, edited: Document) -> list[Table]:
                 row += [figure_of((before.get(name) or {}).get(key)), figure, difference]
             else:
                 row += [figure]
-            rows.append((*row, found.get("count")))
+            # The right answers are a share of those prompts whose answer is known, not of all.
+            rows.append((*row, found[key].get("total", found.get("count"))))
     columns = ("prompts", "rate", *(("base", "edited", "difference") if base is not None else ("model",)), "number")
-    notes = [f"at most {edited['max_new_tokens']} tokens"] if edited.get("max_new_tokens") else []
-    notes += [f"judged by {edited['judge']}"] if edited.get("judge") else []
+    how = [f"at most {edited['max_new_tokens']} tokens"] if edited.get("max_new_tokens") else []
+    how += [f"judged by {edited['judge']}"] if edited.get("judge") else []
     rates = Table(
-        title="Rates, with 95% intervals", columns=columns, rows=tuple(rows), scale=(0, 1), note="; ".join(notes)
+        title="Rates, with 95% intervals", columns=columns, rows=tuple(rows), scale=(0, 1), note="; ".join(how)
     )
-    return [rates, _moved(edited)]
+    notes = [("the base", note) for note in (base or {}).get("notes") or ()]
+    notes += [("the edited model" if base is not None else "the model", note) for note in edited.get("notes") or ()]
+    return [rates, _moved(edited), named_rows("What to know of these rates", notes)]
 
 
 def _moved(edited: Document) -> Table:
     rows: list[tuple[Cell, ...]] = []
+    losses = [edited[key] for key in ("own_answers", "text") if isinstance(edited.get(key), Mapping)]
+    beside = any(each.get("base") for each in losses)
     for key, said in (
         ("divergence", "KL divergence of the first token, nats"),
         ("continuation", "KL divergence over the base's answers, nats per token"),
@@ -68,9 +72,15 @@ def _moved(edited: Document) -> Table:
         ("text", "cross-entropy of texts, nats per token"),
     ):
         figure = figure_of(edited.get(key))
-        if figure is not None:
-            rows.append((said, figure))
-    return Table(title="How far it moved from the base", columns=("figure", "mean"), rows=tuple(rows))
+        if figure is None:
+            continue
+        # A cross-entropy says how far it moved only beside the base's own.
+        found = edited[key]
+        apart = (figure_of(found.get("base")), figure, figure_of(found.get("difference"), signed=True))
+        rows.append((said, *apart) if beside else (said, figure))
+    columns = ("figure", "base", "edited", "difference") if beside else ("figure", "mean")
+    title = "How far it moved from the base" if beside or edited.get("divergence") else "Loss"
+    return Table(title=title, columns=columns, rows=tuple(rows))
 
 
 def _evaluation(document: Document) -> list[Table]:
@@ -80,70 +90,118 @@ def _evaluation(document: Document) -> list[Table]:
 
 def _run(document: Document) -> list[Table]:
     tables: list[Table] = []
-    if isinstance(document.get("direction"), Mapping):
-        tables += _directions(document["direction"])
-    if isinstance(document.get("edited"), Mapping) and isinstance(document.get("baseline"), Mapping):
-        tables += measured(document["baseline"], document["edited"])
+    found = document.get("directions") or {"main": document.get("direction")}
+    for name, direction in found.items():
+        if isinstance(direction, Mapping):
+            tables += _directions(direction, "The direction" if len(found) == 1 else f"The direction {name}")
+    if isinstance(document.get("search"), Mapping):
+        tables += _search(document["search"])
+    edited = document.get("edited")
+    if isinstance(edited, Mapping) and edited and isinstance(document.get("baseline"), Mapping):
+        tables += measured(document["baseline"], edited)
+    effect = document.get("effect")
+    if isinstance(effect, Mapping):
+        tables.append(named_rows("Effect", [(effect["verdict"], effect["finding"])]))
+    elif document.get("model") and not edited:
+        tables.append(named_rows("Effect", [("not measured", "the recipe names no prompts to evaluate")]))
     if isinstance(document.get("verification"), Mapping):
-        tables += _verification(document["verification"])
+        tables += written.verification(document["verification"])
     geometry = document.get("geometry")
     if isinstance(geometry, Mapping) and geometry.get("before") is not None:
         areas = tuple((name, figure_of(geometry[key])) for name, key in (("base", "before"), ("edited", "after")))
         title = "Refused and answered prompts told apart where the direction was found (area under the ROC curve)"
         tables.append(Table(title=title, columns=("model", "area"), rows=areas, scale=(0, 1)))
     places = [(key, document[key]) for key in ("model", "report", "path") if document.get(key)]
-    return [*tables, _rows("Where it lies", places)]
+    places += [(f"study: {each['title']}", each["folder"]) for each in document.get("studies") or ()]
+    return [*tables, named_rows("Where it lies", places)]
 
 
-def _verification(document: Document) -> list[Table]:
-    words = {
-        "passed": "passed",
-        "integrity": "only what was to be edited has changed",
-        "complete": "nothing is left of the direction",
-        "leak": "left in the stream, share of its length",
-        "left_in_weights": "left in weights, share",
-        "logit_difference": "largest difference of logits between hooks and weights",
-    }
-    found = [(said, document[key]) for key, said in words.items() if document.get(key) is not None]
-    problems = [("problem", problem) for problem in document.get("problems", ())]
-    return [_rows("Checks of the edited checkpoint", [*found, *problems])]
+_SCORES = {
+    "bypass": "refusal metric of target prompts, ablated",
+    "induce": "refusal metric of baseline prompts, added",
+    "kl": "KL divergence of the first token of baseline prompts, nats",
+    "accuracy": "accuracy on validation prompts",
+    "cosmic": "cosmic score",
+    "protected_kl": "KL divergence of protected prompts, nats",
+}
+"""A score of a candidate -> its words."""
 
 
-def _directions(document: Document) -> list[Table]:
-    names = ("method", "layer", "position", "bypass", "induce", "kl", "candidates", "kept_bounds")
-    found = [(name.replace("_", " "), document[name]) for name in names if _is_plain(document.get(name))]
+def _directions(document: Document, title: str = "The direction") -> list[Table]:
+    names = ("method", "layer", "position", "candidates", "kept_bounds", "missed", "unconfirmed")
+    found = [(name.replace("_", " "), document[name]) for name in names if is_plain(document.get(name))]
+    scores = [each for each in document.get("scores") or () if isinstance(each, Mapping)]
+    if scores:
+        kept = sum(each.get("rejected") is None for each in scores)
+        found.append(("candidates", f"{len(scores)}, of which {kept} keep the bounds"))
     separation = document.get("separation")
     if isinstance(separation, Mapping):
         words = {"auc": "separation (AUC)", "relative_norm": "length, share of the stream's"}
-        found += [(said, separation[key]) for key, said in words.items() if _is_plain(separation.get(key))]
+        found += [(said, separation[key]) for key, said in words.items() if is_plain(separation.get(key))]
     warnings = [("warning", each) for each in document.get("warnings", ())]
-    return [_rows("The direction", [*found, *warnings])]
+    return [named_rows(title, [*found, *warnings]), _scored(document, scores)]
+
+
+def _scored(document: Document, scores: list[Document]) -> Table:
+    """The scores that it was chosen by, beside those of a random direction."""
+    place = document.get("layer"), document.get("position")
+    chosen = next((each for each in scores if (each.get("layer"), each.get("position")) == place), document)
+    intervals, control = chosen.get("intervals") or {}, document.get("control") or {}
+    rows: list[tuple[Cell, ...]] = []
+    for key, said in _SCORES.items():
+        value = figure_of(chosen.get(key))
+        if value is None:
+            continue
+        ends = intervals.get(key)
+        figure = value if ends is None else Figure(value.value, *ends)
+        rows.append((said, figure, figure_of(control.get(key))))
+    columns = ("score", "this direction", "a random one")
+    tokens = ", ".join(repr(each["text"]) for each in document.get("refusal_tokens") or ())
+    note = f"The refusal metric is the log-odds of the tokens {tokens}; above 0 the model refuses." if tokens else ""
+    title = "Its scores on validation prompts, with 95% intervals where they are known"
+    return Table(title=title, columns=columns, rows=tuple(rows), note=note if rows else "")
 
 
 def _search(document: Document) -> list[Table]:
     """The front; a run's summary has the same points in other words."""
     picked = document.get("picked")
     chosen = picked.get("point", {}).get("digest") if isinstance(picked, Mapping) else picked
+    reason = picked.get("reason") if isinstance(picked, Mapping) else document.get("reason")
     rows: list[tuple[Cell, ...]] = []
     for point in document.get("front", ()):
         sets = point.get("judged", {}).get("sets", {})
-        refused, over = (sets.get(name, {}).get("refusal", {}) for name in ("refused", "over_refused"))
-        damage = point.get("cheap", {}).get("validation", {}).get("damage")
+        refused = sets.get("refused", {}).get("refusal", point.get("refusal")) or {}
+        over = _longest(sets.get("over_refused", {}).get("refusal", {})) or point.get("over_refusal")
+        damage = point.get("cheap", {}).get("validation", {}).get("damage") if sets else point.get("damage")
         mark = "picked" if point.get("digest") == chosen else ""
-        rows.append((point.get("digest"), _longest(refused), _longest(over), figure_of(damage), mark))
-    columns = ("point", "refused requests refused", "harmless requests refused", "KL, nats per token", "")
+        rate = _longest(refused)
+        many = None if rate is None else rate.get("total")
+        rows.append((point.get("digest"), figure_of(rate), many, figure_of(over), figure_of(damage), mark))
+    columns: tuple[str, ...] = (
+        "point",
+        "refused requests refused",
+        "number",
+        "harmless requests refused",
+        "KL, nats per token",
+        "",
+    )
+    if not any(row[3] for row in rows):
+        columns, rows = (*columns[:3], *columns[4:]), [(*row[:3], *row[4:]) for row in rows]
     tau = document.get("tau")
     note = str(tau["sentence"]) if isinstance(tau, Mapping) and tau.get("sentence") else ""
-    return [Table(title="The front: judged rates against damage", columns=columns, rows=tuple(rows), note=note)]
+    front = Table(title="The front: judged rates against damage", columns=columns, rows=tuple(rows), note=note)
+    said = [("picked because", reason)] if reason else []
+    return [front, named_rows("", [*said, *(("warning", each) for each in document.get("warnings") or ())])]
 
 
-def _longest(by_length: Document) -> Figure | None:
-    return figure_of(by_length[max(by_length, key=int)]) if by_length else None
+def _longest(by_length: Document) -> Document | None:
+    """What was judged of the longest answers."""
+    return by_length[max(by_length, key=int)] if by_length else None
 
 
 def _judged(document: Document) -> list[Table]:
-    rows = [
-        (judge, verdict.replace("_", " "), figure_of(rate), rate.get("count"))
+    rows: list[tuple[Cell, ...]] = [
+        (judge, verdict.replace("_", " "), figure_of(rate), f"{rate['count']} of {rate['total']}")
         for judge, found in document.get("judges", {}).items()
         for verdict, rate in found["verdicts"].items()
         if isinstance(rate, Mapping) and rate.get("count")
@@ -154,54 +212,54 @@ def _judged(document: Document) -> list[Table]:
         (f"{each['first']} and {each['second']}", figure_of(each.get("kappa")) or figure_of(each))
         for each in document.get("agreements", ())
     ]
-    return [rates, Table(title="Agreement (kappa)", columns=("judges", "kappa"), rows=tuple(kappas))]
+    agreement = Table(title="Agreement (kappa)", columns=("judges", "kappa"), rows=tuple(kappas))
+    return [rates, agreement, named_rows("", [("note", note) for note in document.get("notes") or ()])]
 
 
 def _difference(document: Document) -> list[Table]:
-    names = ("a", "b", "equal", "tensors_equal", "explained", "strength")
-    found = [(name.replace("_", " "), document[name]) for name in names if _is_plain(document.get(name))]
+    names = {"a": "A", "b": "B", "equal": "equal in tensors and files", "tensors_equal": "tensors equal"}
+    found: list[tuple[str, Any]] = [(said, document[key]) for key, said in names.items() if is_plain(document.get(key))]
     changed = sorted(document.get("tensors_different", ()), key=lambda each: -(each.get("relative") or 0))
+    found.append(("tensors different", len(changed)))
+    shapes = [each["name"] for each in document.get("tensors_reshaped", ())]
+    others = {"tensors of another shape": shapes, "tensors in A alone": document.get("tensors_only_a")}
+    others["tensors in B alone"] = document.get("tensors_only_b")
+    files = document.get("files") or {}
+    for key, said in (("different", "files different"), ("only_a", "files in A alone"), ("only_b", "files in B alone")):
+        others[said] = files.get(key)
+    found += plain_values({said: listing for said, listing in others.items() if listing})
+    words = {
+        "explained": "share of the differences that the shared directions explain",
+        "strength": "median strength of the ablation that they are",
+    }
+    found += [(said, document[key]) for key, said in words.items() if is_plain(document.get(key))]
+    verdict = document.get("verdict")
+    if isinstance(verdict, Mapping):
+        made = " and ".join(verdict["made_with"])
+        found.append(("made with", f"{made} ({verdict['confidence']})"))
+        found += [("because", each) for each in verdict["evidence"]]
+    found += [("note", note) for note in document.get("notes") or ()]
     rows = tuple((each["name"], figure_of(each.get("relative")), each.get("rank")) for each in changed[:_MOST])
     more = f"and {len(changed) - _MOST} more" if len(changed) > _MOST else ""
     table = Table(title="Tensors that differ most", columns=("tensor", "relative change", "rank"), rows=rows, note=more)
-    return [_rows("Two checkpoints", [*found, ("tensors different", len(changed))]), table]
+    return [named_rows("Two checkpoints", found), table]
 
 
 def _plain_values(document: Document) -> list[Table]:
-    """What is a number, a word or a rate at the top of a document, and how many of each list there are."""
-    found: list[tuple[str, Any]] = []
-    for key, value in document.items():
-        if _is_plain(value) or figure_of(value) is not None:
-            found.append((key.replace("_", " "), value))
-        elif isinstance(value, Sequence | Mapping) and not isinstance(value, str) and value:
-            found.append((key.replace("_", " "), f"{len(value)}"))
-    return [_rows("", found)]
-
-
-def _rows(title: str, found: Sequence[tuple[str, Any]]) -> Table:
-    return Table(title=title, columns=("", ""), rows=tuple((name, _cell(value)) for name, value in found))
-
-
-def _is_plain(value: object) -> bool:
-    return isinstance(value, str | int | float)
-
-
-def _cell(value: object) -> Cell:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return value
-    figure = figure_of(value)
-    if figure is not None:
-        return figure
-    text = str(value)
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+    return [named_rows("", plain_values(document))]
 
 
 _KINDS: dict[str, Callable[[Document], list[Table]]] = {
     "Evaluation": _evaluation,
     "RunResult": _run,
-    "Verification": _verification,
+    "Verification": written.verification,
+    "Inspection": models.inspection,
+    "CostPlan": models.cost_plan,
+    "BakeResult": written.bake,
+    "PackResult": written.pack,
+    "ApplyResult": written.apply,
+    "UndoResult": written.undo,
+    "PushResult": written.push,
     "Directions": _directions,
     "SearchResult": _search,
     "JudgedAnswers": _judged,

@@ -88,7 +88,11 @@ class Verification(Shown):
     def __repr__(self) -> str:
         if self.problems:
             return f"Verification({len(self.problems)} problems, the first: {self.problems[0]})"
-        return f"Verification(passed, {'weights only' if self.weights_only else f'leak {self.leak:.1e}'})"
+        if self.weights_only:
+            return "Verification(passed, weights only)"
+        if self.complete:
+            return f"Verification(passed, leak {self.leak:.1e})"
+        return f"Verification(passed, partial by intention: leak {self.leak:.1e}, not judged)"
 
     @property
     def passed(self) -> bool:

@@ -228,7 +228,7 @@ class GgufReader:
 def load_with_transformers(folder: Path, config: Any, **options: Any) -> tuple[Any, dict[str, Any]]:
     """The model of `FILE` in a folder, its weights dequantised, and transformers' account of what was missing."""
     # Of numbers that are none of a model, logarithms of negative ones are tried, too.
-    with without_bars(), names_once(), np.errstate(invalid="ignore"):
+    with without_bars(), names_once(), through_arrays(), np.errstate(invalid="ignore"):
         found: tuple[Any, dict[str, Any]] = from_pretrained(
             folder,
             config,
@@ -268,6 +268,36 @@ def names_once() -> Iterator[None]:
         yield
     finally:
         gguf.get_tensor_name_map = made
+
+
+@contextmanager
+def through_arrays() -> Iterator[None]:
+    """Within the context the package gguf reads files through plain arrays.
+
+    Each of a tokenizer's hundred thousand texts is several slices, and one of a mapped file costs three times what one
+    of an array does: most of the time in which a small model is loaded.
+    """
+    import gguf
+
+    module: Any = gguf
+    kind = module.GGUFReader
+
+    class Plain(kind):  # type: ignore[misc, valid-type]
+        """A reader whose bytes, still those of the mapped file, are an array like any other."""
+
+        @property
+        def data(self) -> NDArray[np.uint8]:
+            return self._plain
+
+        @data.setter
+        def data(self, mapped: NDArray[np.uint8]) -> None:
+            self._plain = mapped.view(np.ndarray)
+
+    module.GGUFReader = Plain
+    try:
+        yield
+    finally:
+        module.GGUFReader = kind
 
 
 def _dequantised() -> dict[str, Any]:

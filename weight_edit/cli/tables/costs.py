@@ -8,13 +8,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from weight_edit.tables import amounts
+from weight_edit.tables.amounts import amount, count
 from weight_edit.utils.progress import duration
 
 if TYPE_CHECKING:
     from weight_edit.costs.amounts import Range
     from weight_edit.costs.plan import CostPlan
-
-_SCALES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
 def costs(found: "CostPlan", console: Console) -> None:
@@ -64,37 +64,9 @@ def costs(found: "CostPlan", console: Console) -> None:
         console.print(f"[yellow]note:[/] {escape(note)}", highlight=False)
 
 
-def amount(number: float, unit: str = "", digits: int = 3) -> str:
-    """A number in a few digits with a decimal prefix, such as "1.23 TB"."""
-    scale, prefix = _scale(number)
-    return f"{_digits(number / scale, digits)} {prefix}{unit}".rstrip()
-
-
-def count(parameters: int) -> str:
-    """A number of parameters as the field writes it, such as "70.6B"."""
-    return amount(parameters).replace(" ", "").replace("G", "B")
-
-
 def between(value: "Range", unit: str = "") -> str:
-    """An interval in two digits, or a number where both bounds are one; nothing for 0."""
-    if value.high == 0:
-        return ""
-    high = amount(value.high, unit, digits=2)
-    if value.low == 0:
-        return f"0 to {high}"
-    low = amount(value.low, unit, digits=2)
-    if low == high:
-        return amount(value.high, unit)
-    alike = _scale(value.low) == _scale(value.high)
-    return f"{low.partition(' ')[0] if alike else low} to {high}"
-
-
-def _scale(number: float) -> tuple[float, str]:
-    return next(((scale, prefix) for scale, prefix in _SCALES if number >= 0.9995 * scale), (1.0, ""))
-
-
-def _digits(number: float, digits: int) -> str:
-    return f"{number:.{digits}g}" if number < 0.9995 * 10**digits else f"{number:.0f}"
+    """As `amounts.between`."""
+    return amounts.between(value.low, value.high, unit)
 
 
 def _time(seconds: "Range | None") -> str:

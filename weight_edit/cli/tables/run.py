@@ -39,12 +39,17 @@ def run_result(result: "RunResult", console: Console) -> None:
         four_classes(summary["edited"], console)
         proofs(summary["verification"], console)
         effect(summary.get("effect"), console)
-        examples(result.path, console)
+        if summary["edited"]:
+            examples(result.path, console)
+        else:
+            console.print("Whether the behaviour changed is not known: the recipe names no prompts to evaluate.")
     files = Table.grid(padding=(0, 2))
+    brought = summary["direction"] is None
+    found_or_given = "what the recipe brings along" if brought else "the direction, all candidates and their scores"
     for name, what in (
         ("report/report.html", "all of it to look at, in one page; its pictures are beside it"),
         ("model", "the edited checkpoint, with its card and weight_edit.json"),
-        ("directions.safetensors", "the direction, all candidates and their scores"),
+        ("directions.safetensors", found_or_given),
         ("search/points", "every point of the front, as a recipe"),
         ("picked/point.yaml", "the point that was baked, as a recipe"),
         ("studies/", "tables (CSV, JSON) and figures"),
@@ -60,6 +65,9 @@ def run_result(result: "RunResult", console: Console) -> None:
     console.print(f"\nDone in {summary['seconds']} s.{_pushed(summary.get('push'))} Next, for example:")
     base = str(json.loads((result.path / "run.json").read_text(encoding="utf-8"))["recipe"]["model"])
     suggest(console, "verify", base, result.model, lead="  ")
+    if not summary["edited"]:
+        prompts = ["--refused", "PROMPTS", "--answered", "PROMPTS"]
+        suggest(console, "evaluate", result.model, "--against", base, *prompts, lead="  ")
     options, repo = _push_words(summary.get("push"))
     suggest(console, "push", *options, "--base", base, result.model, repo, lead="  ")
 
