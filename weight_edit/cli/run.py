@@ -24,7 +24,14 @@ def run(
             help="A Hub id or folder in place of the recipe's model; public prompt sets replace the embedded model's.",
         ),
     ] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override an entry.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Override an entry, see below: `dtype=float32`; may be given several times.",
+        ),
+    ] = None,
     with_: Annotated[
         list[Path] | None,
         typer.Option("--with", metavar="FILE", help="Another YAML file whose entries override the recipe's; or hub."),
