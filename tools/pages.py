@@ -2,9 +2,9 @@
 
     python tools/pages.py
 
-In docs/command-line.md, docs/methods.md, docs/python.md and docs/recipes.md, what stands between `<!-- NAME: made by tools/pages.py -->`
-and `<!-- end -->` is made from the registries, from docstrings and from data files; all else is written by hand and
-stays. tests/test_documents.py holds the pages to it.
+In docs/command-line.md, docs/methods.md, docs/python.md and docs/recipes.md, what stands between
+`<!-- NAME: made by tools/pages.py -->` and `<!-- end -->` is made from the registries, from docstrings and from data
+files; all else is written by hand and stays. tests/test_documents.py holds the pages to it.
 """
 
 import inspect

@@ -93,8 +93,8 @@ def _recipes() -> str:
         (
             "Keys of `--set` are those of the recipe, with dots for its sections, for example:",
             "\n".join(lines),
-            "A wrong key is refused with the nearest right one. All are listed in docs/recipes.md, and recipe.yaml in a "
-            "run's folder has each with its value.",
+            "A wrong key is refused with the nearest right one. All are listed in docs/recipes.md, and `recipe.yaml` "
+            "in a run's folder has each with its value.",
             f"Bundled recipes: {', '.join(bundled_recipes())}. Overlays: {', '.join(OVERLAYS)}.",
         )
     )
