@@ -61,6 +61,7 @@ def run(
     place: Path | None = None
 
     def work() -> "RunResult":
+        from weight_edit.hub.source import check_named
         from weight_edit.recipe.recipe import load_recipe, slug
         from weight_edit.runs.folder import check_run_folder
         from weight_edit.runs.recipe_checks import check_recipe
@@ -72,7 +73,8 @@ def run(
         nonlocal place
         place = out or Path("runs") / named
         check_run_folder(place, resume=resume, overwrite=overwrite)
-        # Takes seconds to import: what is wrong with the recipe is said at once.
+        check_named(loaded.model, revision=loaded.revision, token=token)
+        # Takes seconds to import: what is wrong with the recipe or the model's name is said at once.
         with starting():
             from weight_edit.runs.run import run as run_recipe
 
