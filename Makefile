@@ -19,6 +19,7 @@ install: $(STAMP) ## Create .venv and install the package with its test tools.
 # Just what the lock lists, which is whole: nothing is resolved, so that nothing newer can come in, and pip checks that
 # nothing is missing.
 $(STAMP): pyproject.toml requirements.lock
+	@echo "installing into $(VENV): the first time about 1 GB is downloaded, which takes minutes in which nothing is said"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || python3 -m venv $(VENV)
 	$(PIP) install --no-deps $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $$(grep ^torch== requirements.lock)
 	$(PIP) install --no-deps -r requirements.lock

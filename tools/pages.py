@@ -1,25 +1,31 @@
-"""Write the parts of the documents that the package itself knows: methods, edits, studies, prompt sets, names.
+"""Write the parts of documents that the package itself knows: methods, edits, studies, prompt sets, names, keys.
 
     python tools/pages.py
 
-In docs/command-line.md, docs/methods.md and docs/python.md, what stands between `<!-- NAME: made by tools/pages.py -->`
-and `<!-- end -->` is made from the registries, from docstrings and from data files; all else is written by hand and
-stays. tests/test_documents.py holds the pages to it.
+In docs/command-line.md, docs/methods.md, docs/python.md and docs/recipes.md, what stands between
+`<!-- NAME: made by tools/pages.py -->` and `<!-- end -->` is made from the registries, from docstrings and from data
+files; all else is written by hand and stays. tests/test_documents.py holds the pages to it.
 """
 
 import inspect
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 import weight_edit
 from weight_edit.directions.registry import finders
 from weight_edit.edits.registry import edit_kinds
 from weight_edit.prompts.public_sets import public_sets
+from weight_edit.recipe.recipe import Recipe
 from weight_edit.studies.registry import studies
 from weight_edit.utils.registry import Named
+from weight_edit.utils.settings import Section
 
 ROOT = Path(__file__).parents[1]
 PART = re.compile(r"(<!-- ([a-z ]+): made by tools/pages\.py -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -125,14 +131,76 @@ def prompt_sets() -> str:
     return "\n".join(rows)
 
 
+def recipe_keys() -> str:
+    """A table of the keys of a recipe, with those of its sections behind them, as overrides have them."""
+    rows = ["| key | takes | default |", "|---|---|---|"]
+    for key, field in keys_of(Recipe):
+        default = "" if field.is_required() or section_in(field.annotation) else f"`{default_of(field)}`"
+        rows.append(f"| `{key}` | {cell(taken(field))} | {default} |")
+    return "\n".join(rows)
+
+
+def keys_of(section: type[BaseModel], before: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Every key with its field; in place of a section, its own keys."""
+    for name, field in section.model_fields.items():
+        inner = section_in(field.annotation)
+        if inner is None:
+            yield f"{before}{name}", field
+        else:
+            # Entries of lists by number.
+            entry = ".0" if get_origin(field.annotation) is list else ""
+            # Its keys are those of the section around it.
+            alike = issubclass(section, inner)
+            yield from [(f"{before}{name}{entry}", field)] if alike else keys_of(inner, f"{before}{name}{entry}.")
+
+
+def section_in(annotation: object) -> type[BaseModel] | None:
+    """The section that an annotation is, alone or in a list or mapping of such."""
+    inner = [annotation, *(part for part in get_args(annotation) if part is not type(None))]
+    found = [each for each in inner if isinstance(each, type) and issubclass(each, Section)]
+    # A name of a judge is as good as its section.
+    return found[0] if found and len(get_args(annotation)) < 3 and str not in inner[:2] else None
+
+
+def default_of(field: FieldInfo) -> str:
+    """A default as an override has it."""
+    default = field.get_default(call_default_factory=True)
+    return default if isinstance(default, str) and default else plain(default)
+
+
+def taken(field: FieldInfo) -> str:
+    """In words, what values a field takes."""
+    if section_in(field.annotation) is not None:
+        return "such a section"
+    return " or ".join(dict.fromkeys(words_of(field.annotation)))
+
+
+def words_of(annotation: object) -> Iterator[str]:
+    """The kinds of values of an annotation."""
+    known = {str: "text", int: "a whole number", float: "a number", bool: "true or false", type(None): "null"}
+    origin = get_origin(annotation)
+    if origin is Literal:
+        yield from (f"`{each}`" for each in get_args(annotation))
+    elif origin in (list, tuple):
+        yield "a list"
+    elif origin is Annotated:
+        yield from words_of(get_args(annotation)[0])
+    elif origin in (Union, UnionType):
+        for each in get_args(annotation):
+            yield from words_of(each)
+    else:
+        yield known.get(annotation, "keys and values")  # type: ignore[call-overload]
+
+
 PARTS: Mapping[str, Callable[[], str]] = {
     "finders": lambda: listing(finders(), "directions/finders"),
     "edits": lambda: listing(edit_kinds(), "edits/kinds"),
     "studies": lambda: listing(studies(), "studies/kinds"),
     "public names": names,
     "public sets": prompt_sets,
+    "keys of a recipe": recipe_keys,
 }
-PAGES: Iterable[str] = ("docs/command-line.md", "docs/methods.md", "docs/python.md")
+PAGES: Iterable[str] = ("docs/command-line.md", "docs/methods.md", "docs/python.md", "docs/recipes.md")
 
 
 def made(text: str) -> str:

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import typer.main
 
+from weight_edit import load_recipe
+from weight_edit.cli.app import OVERRIDES as EXAMPLES
 from weight_edit.cli.choices import CHOICES, edits, methods
 from weight_edit.cli.entry import app
 from weight_edit.cli.option_groups import GROUPS, OTHERS, group_of
@@ -42,6 +44,14 @@ def test_every_option_has_a_group(verb: str) -> None:
     assert not alone, f"give them a place in weight_edit/cli/option_groups.py: {alone}"
     by_group = [group_of(names, every) for names in options(verb)]
     assert max(by_group.count(title) for title in GROUPS) <= 14
+
+
+def test_the_help_of_run_names_keys_that_recipes_have(call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    page = call("run", "--help").out
+    for name in ("refusal-direction", "organism", "leace"):
+        load_recipe(name, EXAMPLES)
+    assert all(f"--set {example}: " in page for example in EXAMPLES)
 
 
 def test_a_flag_does_not_look_as_if_it_took_a_value(call, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,6 +79,24 @@ def test_the_edited_model_has_its_figures_beside_the_bases() -> None:
     assert lines[3] == "✓ evaluate       13 s  refusal 1.000 → 0.000  right 0.982 → 0.977  KL 0.007"
 
 
+def test_what_a_step_has_of_both_models_stands_beside_one_another() -> None:
+    events = [steps("geometry"), step("geometry", "done", 1.0, layer=3, before=0.997, after=0.488)]
+    assert drawn(events)[0][0] == "✓ geometry      1.0 s  layer 3  separation 0.997 → 0.488"
+    assert drawn(events, ascii_only=True)[0][0].endswith("separation 0.997 -> 0.488")
+
+
+def test_what_stays_on_the_terminal_speaks_of_nothing_that_goes_on() -> None:
+    file = io.StringIO()
+    console = Console(file=file, width=80, height=24, force_terminal=True, color_system=None)
+    with live_view(console):
+        for event in RUN:
+            emit(event["event"], **{name: value for name, value in event.items() if name not in ("event", "time")})
+    last = file.getvalue().rpartition("bake ")[2]
+    assert "evaluate" in last
+    assert "so far" not in last
+    assert "5 of 10" not in last
+
+
 @pytest.mark.parametrize("width", [20, 40, 200])
 def test_no_line_is_wider_than_the_terminal(width: int) -> None:
     lines, _ = drawn(RUN, width=width)

@@ -9,6 +9,7 @@ import pytest
 from tests.helpers.families import save_family
 from weight_edit import plan_costs
 from weight_edit.costs.plan import POSITIONS, TOKENS, _prefix
+from weight_edit.costs.rates import Rates
 from weight_edit.directions.find_request import FindRequest
 from weight_edit.errors import UsageError
 from weight_edit.organism.embedded import folder
@@ -61,6 +62,31 @@ def test_prompts_are_counted_with_the_models_tokenizer() -> None:
     encoded = [chat.encode(prompt) for prompt in request.baseline.prompts]
     assert all(ids[: found.work.prefix] == encoded[0][: found.work.prefix] for ids in encoded)
     assert found.notes == ()
+
+
+def test_of_files_with_few_prompts_those_are_counted_that_a_find_would_draw(tmp_path: Path) -> None:
+    for name, count in (("a.txt", 40), ("b.txt", 40), ("c.txt", 300), ("few.txt", 9)):
+        lines = [f"Say {name} and {number}" for number in range(count)]
+        (tmp_path / name).write_text("\n".join(lines), encoding="utf-8")
+    a, b, c, few = (str(tmp_path / f"{name}.txt") for name in ("a", "b", "c", "few"))
+    work = plan_costs("organism", target=a, baseline=b, calibrate=False).work
+    assert (work.n_train, work.n_validation, work.n_more, work.answers) == (32, 8, 0, 40)
+    mixed = plan_costs("organism", target=a, baseline=c, calibrate=False)
+    assert (mixed.work.n_train, mixed.work.n_validation, mixed.work.n_more) == (80, 20, 32)
+    assert mixed.step("judged answers").passes.low == 40 + 160
+    assert [note for note in mixed.notes if "a.txt holds 40 prompts, of which 32 train and 8 validate" in note]
+    with pytest.raises(UsageError, match="5 for training and 4 for validation are too few"):
+        plan_costs("organism", target=few, baseline=c, calibrate=False)
+
+
+@pytest.mark.parametrize(("wide", "said"), [(3e9, True), (1.2e9, False), (None, False)])
+def test_a_processor_that_is_slow_in_the_models_dtype_is_told_of(
+    wide: float | None, said: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates = Rates(flops=1e9, decode_flops=1e9, disk=1e9, disk_write=1e9, device="cpu", float32_flops=wide)
+    monkeypatch.setattr("weight_edit.costs.plan.rates_of", lambda *_, **__: rates)
+    found = plan_costs("organism", dtype="bfloat16")
+    assert any("3.0 times as fast in float32 as in bfloat16" in note for note in found.notes) is said
 
 
 def test_a_method_that_chooses_its_places_has_an_interval_of_candidates() -> None:

@@ -1,5 +1,6 @@
 """Rates that are given or measured."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,16 @@ def test_what_is_not_given_is_measured(size: ModelSize, tmp_path: Path) -> None:
     assert min(found.flops, found.decode_flops, found.disk, found.disk_write) > 0
     assert found.device == "cpu"
     assert file.read_bytes() == b"x" * 100_000
+
+
+@pytest.mark.parametrize(("dtype", "measured"), [("float32", False), ("bfloat16", True)])
+def test_beside_a_narrow_dtype_a_processors_float32_is_timed(
+    size: ModelSize, dtype: str, measured: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("weight_edit.costs.rates._seconds", lambda *_: 1.0)
+    found = rates_of(replace(size, dtype=dtype), device="cpu", calibrate=True, flops=None, disk=1e9, file=None)
+    assert found is not None
+    assert (found.float32_flops is not None) is measured
 
 
 @pytest.mark.parametrize(("name", "given"), [("flops", 0.0), ("flops", float("inf")), ("disk_rate", -1.0)])

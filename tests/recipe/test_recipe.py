@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from weight_edit.errors import UsageError
 from weight_edit.plan.plan import parse_layers
@@ -89,6 +90,16 @@ def test_a_token_in_a_recipe_is_refused_by_name(monkeypatch: pytest.MonkeyPatch,
         ({"modle": "x", "find": MINIMAL["find"]}, "did you mean 'model'"),
         ({**MINIMAL, "find": {**MINIMAL["find"], "n_trian": 3}}, "'find.n_trian'.*did you mean 'n_train'"),
         ({**MINIMAL, "edit": {"zzz": 3}}, "'edit.zzz'.*known keys: kind, strength, layers, directions"),
+        ({**MINIMAL, "max_kl": 3}, "'max_kl'.*did you mean 'find.max_kl' or 'bounds.max_kl'"),
+        ({**MINIMAL, "prompts": {"refused": "x"}, "edit": {"dtype": "float32"}}, "'edit.dtype'.*did you mean 'dtype'"),
+        (
+            {"model": "m", "prompts": {"a": "x", "b": "x", "aa": "x"}, "find": {"target": "@a", "baseline": "@b"}},
+            "nothing in the recipe asks for 'prompts.aa'; did you mean 'prompts.a'",
+        ),
+        (
+            {**MINIMAL, "directions": {"mian": "x.safetensors"}},
+            "'directions.mian': no edit and no study asks for them; the edit takes 'main'",
+        ),
         ({"model": "m"}, "'find' is missing"),
         ({**MINIMAL, "edit": {"strength": "high"}}, "'edit.strength'.*'high'"),
         ({**MINIMAL, "edit": {"strength": 0}}, "'edit.strength'"),
@@ -139,6 +150,34 @@ def test_overrides(tmp_path: Path) -> None:
     for wrong in ("edit", "model.x=1", "edit.strength=[", "=3"):
         with pytest.raises(UsageError, match="`overrides: "):
             load_recipe(file, [wrong])
+
+
+@pytest.mark.parametrize("model", [None, "org/name"])
+def test_a_set_of_a_name_for_which_nothing_asks_is_refused_in_an_override_and_an_overlay(
+    model: str | None, tmp_path: Path
+) -> None:
+    said = "nothing in the recipe asks for 'prompts.refuse'; did you mean 'prompts.refused'"
+    with pytest.raises(UsageError, match=f"`overrides: prompts.refuse=x`: {said}"):
+        load_recipe("refusal-direction", ["prompts.refuse=x"], model=model)
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("prompts: {refuse: x}\n", encoding="utf-8")
+    with pytest.raises(UsageError, match=rf"mine\.yaml: {said}"):
+        load_recipe("refusal-direction", (), [mine], model)
+    # A name that other recipes have would change nothing in this one either; in a file for several it may stand.
+    with pytest.raises(UsageError, match=r"asks for 'prompts\.over-refused'"):
+        load_recipe("refusal-direction", ["prompts.over-refused=x"], model=model)
+    mine.write_text("prompts: {over-refused: x, refused: y}\n", encoding="utf-8")
+    assert load_recipe("refusal-direction", ["prompts.answered=@own", "prompts.own=z"], [mine], model).find == (
+        load_recipe("refusal-direction", ["find.target=y", "find.baseline=z"], model=model).find
+    )
+
+
+def test_the_recipe_of_a_runs_folder_has_no_names_to_set(tmp_path: Path) -> None:
+    kept = tmp_path / "recipe.yaml"
+    kept.write_text(yaml.safe_dump(load_recipe("concept").model_dump(mode="json")), encoding="utf-8")
+    assert load_recipe(kept, ["find.target=@mine", "prompts.mine=x"]).find.target == "x"
+    with pytest.raises(UsageError, match=r"asks for a prompt set by name.*set the entry itself, such as find\.target"):
+        load_recipe(kept, ["prompts.refused=x"])
 
 
 def test_overrides_reach_into_lists_by_number(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -16,6 +17,9 @@ from weight_edit.prompts.load import load_prompts
 from weight_edit.utils import extras
 
 ROOT = Path(__file__).parents[2]
+OTHERS = {"browser", "docs", "test"}
+"""Those of who works on the project, which the package itself never imports."""
+
 WITHOUT = """
 import sys
 
@@ -35,15 +39,28 @@ def none_installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_they_are_the_extras_of_the_project() -> None:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    # Those of who works on the project, which the package itself never imports.
-    others = {"all", "browser", "docs", "test"}
-    named = {name: {each.partition(">")[0] for each in some} for name, some in declared.items() if name not in others}
+    listed = {name: some for name, some in declared.items() if name not in {*OTHERS, "all"}}
+    named = {name: {each.partition(">")[0] for each in some} for name, some in listed.items()}
     installed_by = {(extras.DISTRIBUTIONS.get(library, library), extra) for library, extra in extras.EXTRAS.items()}
     assert {(distribution, extra) for extra, some in named.items() for distribution in some} == installed_by
     # Those of hundreds of MB that few need are asked for by name.
     usual = [name for name in named if name not in ("harness", "vllm")]
     assert declared["all"] == [f"weight-edit[{','.join(usual)}]"]
     assert "weight-edit[all]" in declared["test"]
+
+
+def test_the_quickstart_lists_them_all() -> None:
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    page = (ROOT / "docs/quickstart.md").read_text(encoding="utf-8")
+    rows = dict(
+        re.findall(r"^\| `([a-z]+)` \| ([^|]*) \|", page.partition("| extra |")[2].partition("\n\n")[0], re.MULTILINE)
+    )
+    assert set(rows) == {*declared} - OTHERS
+    for extra in {*extras.EXTRAS.values()}:
+        brought = [re.split("[>=]", each)[0].removesuffix("-python") for each in declared[extra]]
+        assert all(name.lower() in rows[extra].lower() for name in brought), extra
+    usual = declared["all"][0].count(",") + 1
+    assert rows["all"] == f"these {('no', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight')[usual]}"
 
 
 @pytest.mark.usefixtures("none_installed")

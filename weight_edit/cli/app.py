@@ -88,8 +88,30 @@ def _judges() -> str:
 def _recipes() -> str:
     from weight_edit.recipe.bundled import OVERLAYS, bundled_recipes
 
-    return f"Bundled recipes: {', '.join(bundled_recipes())}. Overlays: {', '.join(OVERLAYS)}."
+    lines = [f"- `--set {example}`: {what}" for example, what in OVERRIDES.items()]
+    return "\n\n".join(
+        (
+            "Keys of `--set` are those of the recipe, with dots for its sections, for example:",
+            "\n".join(lines),
+            "A wrong key is refused with the nearest right one. All are listed in docs/recipes.md, and `recipe.yaml` "
+            "in a run's folder has each with its value.",
+            f"Bundled recipes: {', '.join(bundled_recipes())}. Overlays: {', '.join(OVERLAYS)}.",
+        )
+    )
 
+
+OVERRIDES = {
+    "dtype=float32": "the numbers that the model computes in",
+    "device=cpu": "where it computes",
+    "prompts.refused=FILE": "other prompts; -validation and -test behind the name for those that judge",
+    "find.method=leace": "how the direction is found",
+    "find.n_train=64": "training prompts of each class",
+    "edit.strength=0.5": "a part of the edit",
+    "evaluate.limit=50": "prompts of each measured set",
+    "evaluate.max_new_tokens=64": "the length of answers",
+    "bounds.max_refusal=null": "a bound taken away",
+}
+"""Examples of overrides -> what they do."""
 
 # As on a user's first day.
 _register(demo)

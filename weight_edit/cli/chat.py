@@ -116,13 +116,30 @@ def chat(
     """
 
     def work() -> "ChatResult":
-        with starting():
-            from weight_edit.chat.chat import hold_chat
-            from weight_edit.chat.sampling import Sampling
         from weight_edit.cli.values import key_values
+        from weight_edit.directions.file import read_rows
         from weight_edit.plan.plan import parse_layers
         from weight_edit.prompts.templates import template_args
         from weight_edit.runtime.options import FormatOptions, LoadOptions
+
+        load_options = LoadOptions(
+            dtype=dtype,
+            device=device,
+            revision=revision,
+            token=token,
+            trust_remote_code=trust_remote_code,
+            adapter=adapter,
+            offload=offload,
+        )
+        load_options.check_name(model)
+        if against is not None:
+            load_options.of_base().check_name(against)
+        if directions is not None:
+            read_rows(directions, orthonormalize=orthonormalize)
+        # Takes seconds to import: what is wrong with a name is said at once.
+        with starting():
+            from weight_edit.chat.chat import hold_chat
+            from weight_edit.chat.sampling import Sampling
 
         return hold_chat(
             model,
@@ -141,15 +158,7 @@ def chat(
             edit_options=key_values(option, "--option"),
             alone=alone,
             measure_at=measure_at,
-            load_options=LoadOptions(
-                dtype=dtype,
-                device=device,
-                revision=revision,
-                token=token,
-                trust_remote_code=trust_remote_code,
-                adapter=adapter,
-                offload=offload,
-            ),
+            load_options=load_options,
             format_options=FormatOptions(
                 system=system, template=template, template_args=template_args(template_arg), thinking=thinking
             ),

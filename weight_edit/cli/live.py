@@ -33,7 +33,6 @@ _FIGURES = {
     "tensors": "tensors",
     "leak": "left of the direction",
     "before": "separation",
-    "after": "then",
 }
 """Figure -> its words, in their order; others are not shown."""
 
@@ -48,6 +47,9 @@ _MARKS = {
 
 _COMPARED = ("refusal", "over_refusal", "right")
 """Figures that the edited model has beside the base's."""
+
+_BESIDE = {"before": "after"}
+"""Figure of the base -> that of the edited model, where a step has both."""
 
 
 @dataclass(kw_only=True)
@@ -76,6 +78,11 @@ class RunView:
         self._task: Event | None = None
         self._entered: str | None = None
         self._began = clock()
+        self._ended = False
+
+    def end(self) -> None:
+        """Leave out what speaks of now: the view stays on the terminal as it is drawn last."""
+        self._ended, self._task = True, None
 
     def hear(self, event: Event) -> None:
         """Take an event."""
@@ -107,7 +114,8 @@ class RunView:
         rows = [self._row(step, names) for step in shown]
         top = [_line((f"  {before} more before", "dim"))] if before else []
         end = [_line((f"  {behind} more to come", "dim"))] if behind else []
-        return Group(*top, *rows, *end, *self._bar(), _line((f"{duration(self._clock() - self._began)} so far", "dim")))
+        now = [] if self._ended else [_line((f"{duration(self._clock() - self._began)} so far", "dim"))]
+        return Group(*top, *rows, *end, *self._bar(), *now)
 
     def _window(self) -> tuple[list[_Step], int, int]:
         """The steps that there is room for, and how many are left out before and behind them."""
@@ -146,6 +154,9 @@ class RunView:
             if value is None:
                 continue
             text = _shown(value)
+            after = step.figures.get(_BESIDE.get(name, ""))
+            if after is not None:
+                text = f"{text} {arrow} {_shown(after)}"
             if compared and name in _COMPARED and base is not None and name in base.figures:
                 text = f"{_shown(base.figures[name])} {arrow} {text}"
             words.append(f"{said} {text}".strip())
@@ -186,7 +197,10 @@ def live_view(console: Console) -> Iterator[None]:
     view = RunView(console, say)
     live = _Resized(console=console, get_renderable=view.__rich__, refresh_per_second=_REFRESHED)
     with live, progress_events(view.hear, every=1 / _REFRESHED):
-        yield
+        try:
+            yield
+        finally:
+            view.end()
 
 
 class _Resized(Live):

@@ -20,6 +20,7 @@ from weight_edit.cli.options import (
     Thinking,
     Token,
 )
+from weight_edit.utils.progress import starting
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -96,10 +97,18 @@ def plan(
     """
 
     def work() -> "CostPlan":
-        from weight_edit.costs.plan import plan_costs
         from weight_edit.directions.selection import SelectionRule
         from weight_edit.hub.calls import dataset_token
+        from weight_edit.hub.source import check_named
+        from weight_edit.prompts.load import check_prompts
         from weight_edit.prompts.templates import template_args
+
+        check_named(model, revision=revision, token=token)
+        for spec in (*(target or ()), *(() if baseline is None else (baseline,))):
+            check_prompts(spec)
+        # Takes seconds to import: a misspelt name is said at once.
+        with starting():
+            from weight_edit.costs.plan import plan_costs
 
         with dataset_token(token):
             return plan_costs(

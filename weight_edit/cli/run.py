@@ -24,7 +24,14 @@ def run(
             help="A Hub id or folder in place of the recipe's model; public prompt sets replace the embedded model's.",
         ),
     ] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override an entry.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Override an entry, see below: `dtype=float32`; may be given several times.",
+        ),
+    ] = None,
     with_: Annotated[
         list[Path] | None,
         typer.Option("--with", metavar="FILE", help="Another YAML file whose entries override the recipe's; or hub."),
@@ -54,6 +61,7 @@ def run(
     place: Path | None = None
 
     def work() -> "RunResult":
+        from weight_edit.hub.source import check_named
         from weight_edit.recipe.recipe import load_recipe, slug
         from weight_edit.runs.folder import check_run_folder
         from weight_edit.runs.recipe_checks import check_recipe
@@ -65,7 +73,8 @@ def run(
         nonlocal place
         place = out or Path("runs") / named
         check_run_folder(place, resume=resume, overwrite=overwrite)
-        # Takes seconds to import: what is wrong with the recipe is said at once.
+        check_named(loaded.model, revision=loaded.revision, token=token)
+        # Takes seconds to import: what is wrong with the recipe or the model's name is said at once.
         with starting():
             from weight_edit.runs.run import run as run_recipe
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from weight_edit.costs.workload import Lengths, Workload
 from weight_edit.directions.choice import rule_for
 from weight_edit.directions.names import check_answering, check_method, check_positions, present_filter
 from weight_edit.directions.registry import finder_named
+from weight_edit.directions.samples import draw_prompts
 from weight_edit.directions.selection import SelectionRule
 from weight_edit.errors import UsageError
 from weight_edit.hub.headers import with_headers
@@ -34,6 +36,9 @@ TOKENS = 64
 
 POSITIONS = 5
 """Tokens that a chat template puts behind a prompt, where there is no tokenizer to ask."""
+
+WIDER = 1.5
+"""By how much float32 has to be faster than a narrower dtype, to be recommended: weights take twice the memory."""
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
 
@@ -171,7 +176,7 @@ def plan_costs(
         tokens: of a prompt, template included, where no prompts are given; 64 where None.
         prefix_tokens: with which all prompts begin, run once for each edit; those of the chat template where None.
         n_train, n_validation, n_more, positions, filter_prompts, tokens_from, n_answers, max_new_tokens, confirm: as
-            in `find_directions`.
+            in `find_directions`; of sets that hold fewer prompts, those that it would draw of them are counted.
         method: name of a finder: one candidate at each position and layer, or where it chooses places by itself, one
             to so many.
         candidates: how many there are, instead.
@@ -187,7 +192,8 @@ def plan_costs(
         revision, token, trust_remote_code: as in `load`.
 
     Raises:
-        UsageError: no such model, prompts or method; prompts without a tokenizer to count them with; a wrong number.
+        UsageError: no such model, prompts or method; prompts without a tokenizer to count them with, or too few for a
+            find; a wrong number.
         UnsupportedError: the architecture is not understood.
     """
     check_dtype(dtype)
@@ -204,6 +210,12 @@ def plan_costs(
     given = [target] if isinstance(target, PromptSet | str | Path) else list(target)
     sets = [load_prompts(each) for each in given]
     other = None if baseline is None else load_prompts(baseline)
+    drawn = [
+        _Drawn.of(role, prompts, n_train, n_validation, n_more)
+        for role, prompts in (*(("target", each) for each in sets), ("baseline", other))
+        if prompts is not None
+    ]
+    n_train, n_validation, n_more = _mean_drawn(drawn, n_train, n_validation, n_more)
     with with_headers(model, revision=revision, token=token) as (source, checkpoint), bar("counting"):
         config = read_config(source, trust_remote_code=trust_remote_code)
         asked = other is not None or bool(sets)
@@ -262,8 +274,75 @@ def plan_costs(
         device=place,
         memory=memory_need(size, work, place),
         rates=rates,
-        notes=tuple(_notes(size, work, chat, config, method)),
+        notes=(*_fewer(drawn), *_wider(size, rates), *_notes(size, work, chat, config, method)),
     )
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """How many prompts of a set a find would draw.
+
+    Attributes:
+        name: of the set; size: prompts in it.
+        fewer: whether these are fewer than it was to draw.
+    """
+
+    name: str
+    size: int
+    train: int
+    validation: int
+    more: int
+    fewer: bool
+
+    @classmethod
+    def of(cls, role: str, prompts: PromptSet, n_train: int, n_validation: int, n_more: int) -> "_Drawn":
+        """Those of a set.
+
+        Raises:
+            UsageError: it holds too few.
+        """
+        if n_train < 1 or n_validation < 1:
+            return cls(prompts.name, len(prompts), n_train, n_validation, n_more, False)
+        parts = draw_prompts(role, prompts, None, n_train=n_train, n_validation=n_validation)
+        train, validation = map(len, parts)
+        left = len(prompts) - train - validation
+        return cls(
+            prompts.name,
+            len(prompts),
+            train,
+            validation,
+            min(n_more, left),
+            train + validation < n_train + n_validation,
+        )
+
+
+def _mean_drawn(drawn: Sequence[_Drawn], n_train: int, n_validation: int, n_more: int) -> tuple[int, int, int]:
+    """Training, validation and more prompts of each set, on average; as asked where no sets are given."""
+    if not drawn:
+        return n_train, n_validation, n_more
+    numbers = [(each.train, each.validation, each.more) for each in drawn]
+    train, validation, more = (ceil(sum(column) / len(drawn)) for column in zip(*numbers, strict=True))
+    return train, validation, more
+
+
+def _fewer(drawn: Sequence[_Drawn]) -> list[str]:
+    """The note on sets that hold fewer prompts than a find would draw."""
+    few = [
+        f"{each.name} holds {each.size} prompts, of which {each.train} train and {each.validation} validate"
+        for each in drawn
+        if each.fewer
+    ]
+    return ["; ".join(few)] if few else []
+
+
+def _wider(size: ModelSize, rates: Rates | None) -> list[str]:
+    """The note where the processor is much faster in float32 than in the dtype of the model."""
+    if rates is None or rates.float32_flops is None or rates.float32_flops < WIDER * rates.flops:
+        return []
+    return [
+        f"this processor is {rates.float32_flops / rates.flops:.1f} times as fast in float32 as in {size.dtype}; give "
+        f"float32 as the dtype, here and to what follows, where {4 * size.parameters / 1e9:.2g} GB of weights fit"
+    ]
 
 
 def _sum(ranges: Sequence[Range]) -> Range:

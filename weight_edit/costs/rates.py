@@ -5,7 +5,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,9 @@ from weight_edit.utils.threads import one_thread
 
 SPREAD = 2.0
 """A pass may take so many times less or more than a plain block as wide tells: other shapes, padding, copies."""
+
+NARROW = ("bfloat16", "float16")
+"""Dtypes that some processors compute by way of float32, several times as slowly."""
 
 _TOKENS, _LENGTH, _DECODED = 2048, 32, 64
 """Tokens in the pass that is timed, of a prompt in it, and answers that are generated at once."""
@@ -41,6 +44,8 @@ class Rates:
         disk: bytes read.
         disk_write: bytes written.
         device: where this was measured; None where it was given.
+        float32_flops: in a pass in float32, measured beside a narrower dtype on a processor, which may have no
+            arithmetic of its own for that; None elsewhere.
     """
 
     flops: float
@@ -48,6 +53,7 @@ class Rates:
     disk: float
     disk_write: float
     device: str | None
+    float32_flops: float | None = None
 
     def computing(self, amounts: Amounts, processes: int) -> Range:
         """Seconds of the arithmetic, shared by processes that have a device each.
@@ -88,8 +94,11 @@ def rates_of(
     if not calibrate and (flops is None or disk is None):
         return None
     computed = decoded = flops
+    wide = None
     if flops is None:
         computed, decoded = _block_rates(size, device)
+        if device == "cpu" and size.dtype in NARROW:
+            wide = _block_rates(replace(size, dtype="float32"), device, decoded=False)[0]
     assert computed is not None
     assert decoded is not None
     written = disk_rate(Path.cwd() / "model") if disk is None else disk
@@ -99,21 +108,26 @@ def rates_of(
         disk=_read_rate(file) if disk is None else disk,
         disk_write=written,
         device=device if flops is None else None,
+        float32_flops=wide,
     )
 
 
-def _block_rates(size: ModelSize, device: str) -> tuple[float, float]:
-    """FLOPs in a second of a block as wide as the model's, in a pass over prompts and where answers are generated."""
+def _block_rates(size: ModelSize, device: str, *, decoded: bool = True) -> tuple[float, float]:
+    """FLOPs in a second of a block as wide as the model's, in a pass over prompts and where answers are generated.
+
+    Args:
+        decoded: whether the latter are timed; else they are taken to be the former.
+    """
     small = device == "cpu" and size.parameters < SMALL
     with torch.no_grad(), one_thread() if small else nullcontext():
         block = _Block.like(size, device)
         rates = []
-        for rows, tokens, kept in ((_TOKENS // _LENGTH, _LENGTH, 0), (_DECODED, 1, _LENGTH)):
+        for rows, tokens, kept in ((_TOKENS // _LENGTH, _LENGTH, 0), (_DECODED, 1, _LENGTH))[: 1 + decoded]:
             given = torch.ones(rows, tokens, block.width, dtype=torch_dtype(size.dtype), device=device)
             past = given.new_ones(rows, block.heads, kept, _HEAD)
             seconds = _seconds(lambda given=given, past=past: block(given, past), device)  # type: ignore[misc]
             rates.append(block.flops(rows, tokens, kept + tokens) / seconds)
-    return rates[0], rates[1]
+    return rates[0], rates[-1]
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ def override_entry(content: dict[str, Any], override: str) -> None:
     """Set one entry of a recipe's content, in place.
 
     Args:
-        override: "key=value" with dots for sections and numbers for entries of lists; the value is read as YAML.
+        override: "key=value" with dots for sections and numbers for entries of lists; the value is read as YAML,
+            or is "@name".
 
     Raises:
         UsageError: no such form, or a key that leads through what is no section.
@@ -30,7 +31,9 @@ def override_entry(content: dict[str, Any], override: str) -> None:
         if not isinstance(place, dict | list):
             raise UsageError(f"`overrides: {override}`: '{section}' is not a section", option="overrides")
     try:
-        place[_index(last, place, override) if isinstance(place, list) else last] = parse_yaml(value)
+        # No YAML begins so: it is the name of a prompt set, which a shell has left without its quotes.
+        read = value if value.startswith("@") else parse_yaml(value)
+        place[_index(last, place, override) if isinstance(place, list) else last] = read
     except ValueError as error:
         raise UsageError(f"`overrides: {override}`: the value is no YAML ({error})", option="overrides") from error
 

@@ -24,7 +24,13 @@ from weight_edit.recipe.file import content_of
 from weight_edit.recipe.given_directions import check_given
 from weight_edit.recipe.overlays import check_model, laid_over, on_model
 from weight_edit.recipe.overrides import override_entry
-from weight_edit.recipe.prompt_names import with_named_sets
+from weight_edit.recipe.prompt_names import (
+    check_names_asked,
+    check_names_overridden,
+    names_asked,
+    names_given,
+    with_named_sets,
+)
 from weight_edit.recipe.tokens import check_no_token
 from weight_edit.utils.names import unknown
 from weight_edit.utils.registry_listing import canonical, registered
@@ -448,6 +454,12 @@ class Recipe(Section):
             raise ValueError(
                 f"an edit asks for the directions '{missing[0]}', which are not among 'finds' nor 'directions'"
             )
+        # A study may take all there are.
+        unused = [] if self.studies else [name for name in self.directions if name not in asked]
+        if unused:
+            raise ValueError(
+                f"'directions.{unused[0]}': no edit and no study asks for them; the edit takes '{asked[0]}'"
+            )
         return self
 
     def _check_searched(self) -> None:
@@ -510,18 +522,27 @@ def load_recipe(
         UsageError: unreadable, malformed, or with a wrong key (the nearest right one is named) or value; or prompts of
             the embedded model that are left for another one.
     """
+    overrides = list(overrides)
     content = content_of(recipe_file(path))
+    # That of a run's folder asks for none by name, whatever is laid over it.
+    named = [(path, tuple(names_given(content)))] if names_asked(content) else []
     if model is not None:
         content = on_model(content, model)
     for overlay in overlays:
-        content = laid_over(content, content_of(recipe_file(overlay, "overlay")), Path(overlay).stem)
+        over = content_of(recipe_file(overlay, "overlay"))
+        named.append((overlay, tuple(names_given(over))))
+        content = laid_over(content, over, Path(overlay).stem)
     if model is not None:
         content["model"] = model
     for override in overrides:
         override_entry(content, override)
+    for file, names in named:
+        check_names_asked(names, names_asked(content), str(file))
+    for override in overrides:
+        check_names_overridden(override, content)
     if model is not None:
         check_model(content, model, str(path))
-    return parse_recipe(content, str(path), recipe_file(path).parent)
+    return _parsed(content, str(path), recipe_file(path).parent)
 
 
 def _check_names(names: Iterable[str], taken: Iterable[str]) -> None:
@@ -555,10 +576,14 @@ def parse_recipe(content: Mapping[str, Any], name: str = "recipe", folder: Path 
     Raises:
         UsageError: naming the first wrong key or value, or an entry with an access token.
     """
+    check_names_asked(names_given(content), names_asked(content), name)
+    return _parsed(content, name, folder)
+
+
+def _parsed(content: Mapping[str, Any], name: str, folder: Path | None) -> Recipe:
+    """The validated recipe of content whose names of prompt sets are known to be asked for."""
     check_no_token(content, name)
-    given = content.get("prompts") or {}
-    sets = given if isinstance(given, dict) else {}
     # Names may stand for one another too: the sets themselves go through the same.
-    recipe = validated(Recipe, with_named_sets(in_present_words(content), sets, name), name, "a recipe")
+    recipe = validated(Recipe, with_named_sets(in_present_words(content), names_given(content), name), name, "a recipe")
     recipe._folder = folder
     return recipe

@@ -3,6 +3,7 @@
 import difflib
 import re
 from collections.abc import Mapping, Sequence
+from types import UnionType
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -49,8 +50,10 @@ def _explained(error: ValidationError, kind: type[BaseModel], what: str) -> str:
     key = ".".join(path)
     if problem["type"] == "extra_forbidden":
         known = _keys(kind, path[:-1])
-        near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
-        hint = f"; did you mean '{near[0]}'?" if near else f"; known keys: {', '.join(known) or 'none'}"
+        # The right key in the wrong section comes before another key that looks like it.
+        near = _elsewhere(kind, path[-1]) or difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
+        meant = " or ".join(f"'{each}'" for each in near)
+        hint = f"; did you mean {meant}?" if near else f"; known keys: {', '.join(known) or 'none'}"
         if not known:
             return f"'{key}' is not a setting: there are none{what and f' of {what}'}; leave it out"
         return f"'{key}' is not a key{what and f' of {what}'}{hint}"
@@ -77,6 +80,18 @@ def _keys(kind: type[BaseModel], path: Sequence[str]) -> list[str]:
         field = section.model_fields.get(part)
         section = section if field is None else _section_in(field.annotation) or section
     return list(section.model_fields)
+
+
+def _elsewhere(kind: type[BaseModel], key: str, before: str = "") -> list[str]:
+    """The keys of that name in any section, each behind its section; entries of lists and mappings apart."""
+    found = [f"{before}{key}"] if key in kind.model_fields else []
+    for name, field in kind.model_fields.items():
+        optional = isinstance(field.annotation, UnionType)
+        members = get_args(field.annotation) if optional else (field.annotation,)
+        section = next((each for each in members if isinstance(each, type) and issubclass(each, BaseModel)), None)
+        if section is not None:
+            found += _elsewhere(section, key, f"{before}{name}.")
+    return found
 
 
 def _section_in(annotation: Any) -> type[BaseModel] | None:

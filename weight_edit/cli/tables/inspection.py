@@ -46,10 +46,12 @@ def inspection(found: "Inspection", console: Console) -> None:
         console.print(_loud(found.gains), highlight=False)
     if found.disk is None:
         console.print("No weights are there yet: names and shapes are those in memory.")
+    proof = found.proof
     console.print(
-        f"Proven on a narrow random copy: after an ablation {found.proof.leak:.1e} of the stream is left along the "
-        f"directions (before: {found.proof.leak_before:.2f}), at {found.proof.values} values; hooks and weights differ "
-        f"by {found.proof.logit_difference:.1e} in logits. So an edit reaches all that is written; whether a direction "
+        f"It can be edited, which is proven on a narrow copy with random weights: after an ablation {proof.leak:.1e} "
+        f"of the residual stream is left along the directions, where {proof.leak_before:.2f} was before (looked at in "
+        f"all {proof.values} places of the computation where the stream is), and the edited weights answer as hooks do "
+        f"(logits differ by {proof.logit_difference:.1e}). So an edit reaches all that is written; whether a direction "
         "carries a behaviour is another question.",
         highlight=False,
     )

@@ -13,6 +13,7 @@ from weight_edit.cli.tables.four_classes import four_classes
 from weight_edit.cli.tables.lengths import by_length
 from weight_edit.cli.tables.results import before_and_after, chosen_direction, effect, examples, proofs, safe, suggest
 from weight_edit.cli.tables.search import search_front
+from weight_edit.organism.embedded import EMBEDDED
 
 if TYPE_CHECKING:
     from weight_edit.cli.tables.documents import PushDocument, StudyDocument
@@ -68,6 +69,10 @@ def run_result(result: "RunResult", console: Console) -> None:
     if not summary["edited"]:
         prompts = ["--refused", "PROMPTS", "--answered", "PROMPTS"]
         suggest(console, "evaluate", result.model, "--against", base, *prompts, lead="  ")
+    suggest(console, "chat", result.model, "--against", base, lead="  ")
+    suggest(console, "report", result.path, lead="  ")
+    if base in EMBEDDED:
+        suggest(console, "run", "refusal-direction", "--model", "YOUR-MODEL", lead="  ")
     options, repo = _push_words(summary.get("push"))
     suggest(console, "push", *options, "--base", base, result.model, repo, lead="  ")
 
