@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 
 from tests.helpers.parsed_html import ParsedHtml
+from weight_edit.search.owner import Owner
 from weight_edit.ui.commands import find_command, job_words, search_command, shell_line
-from weight_edit.ui.frame import Frame
+from weight_edit.ui.frame import Frame, Shown
 from weight_edit.ui.jobs import COMMAND, LOG, RESULT
 from weight_edit.ui.project import new_project, read_project
 from weight_edit.ui.server import page_app
-from weight_edit.ui.settings import Settings
+from weight_edit.ui.settings import Settings, public_prompts
 
 gradio = pytest.importorskip("gradio")
 
@@ -49,8 +50,9 @@ def framed(folder: Path) -> Frame:
 
     with gradio.Blocks(analytics_enabled=False):
         frame = Frame(folder)
-        for _, build in STEPS:
-            build(frame)
+        for name, build in STEPS:
+            with gradio.Tab(name) as frame.tab:
+                build(frame)
     return frame
 
 
@@ -227,11 +229,113 @@ def test_an_error_stands_beside_the_field_that_it_is_about(tmp_path: Path) -> No
 
 def test_views_that_are_as_they_were_are_left_alone(tmp_path: Path) -> None:
     frame, project = framed(tmp_path), new_project(tmp_path)
-    seen, timer, *first = frame._views(project, {})
+    seen, timer, *first = frame._views(project, Shown())
     again = frame._views(project, seen)
     assert not timer.active
     assert any("value" in update for update in first)
     assert all("value" not in update and "visible" not in update for update in again[2:])
+
+
+def at_work(project: Any, words: Any) -> Path:
+    """A job of the project that is at work, as far as a page can tell."""
+    path = project.folder / "jobs" / f"009-{words[0]}"
+    path.mkdir(parents=True)
+    entry = {"words": job_words(words), "out": None, "began": 9.0, "process": Owner.here().to_dict()}
+    (path / COMMAND).write_text(json.dumps(entry))
+    return path
+
+
+def shown_by(frame: Frame, folder: Path, where: str, seen: Shown | None = None) -> dict[str, Any]:
+    """The properties that a component of the page has for a project as it is now."""
+    project = read_project(folder)
+    assert project is not None
+    updates = frame._views(project, seen or Shown())[2:]
+    return next(update for view, update in zip(frame.views, updates, strict=True) if view.component.elem_id == where)
+
+
+def test_the_line_beside_a_step_is_of_the_job_that_runs(tmp_path: Path) -> None:
+    frame, project = framed(tmp_path), new_project(tmp_path)
+    ran = find_command(replace(project.settings, max_kl=0.3), project.folder / "find-9.safetensors")
+    at_work(project, ran.words)
+    shown = shown_by(frame, project.folder, "command-find")
+    assert shown["value"] == str(ran)
+    assert "runs now" in shown["label"]
+    (project.folder / "jobs" / "009-find" / COMMAND).unlink()
+    assert "find-10.safetensors" in shown_by(frame, project.folder, "command-find")["value"]
+
+
+def test_a_press_runs_what_the_fields_say_then(tmp_path: Path, begun: list[Any]) -> None:
+    """Prompts follow a model, also where its button is pressed before the page shows them."""
+    frame, project = framed(tmp_path), new_project(tmp_path)
+    find = next(each for each in frame.steps if each.key == "find")
+    fields = project.settings.to_dict() | {"model": "me/model", "max_kl": 0.2}
+    values = [fields[name] for name in frame.fields]
+    frame._starter(find)("", project.name, Shown(), *values)
+    ((words, _),) = begun
+    assert {"me/model", "0.2", public_prompts()["target"]} <= set(words)
+    followed = dict(zip(frame.fields, frame.remodelled(project.name, Shown(), *values), strict=False))
+    assert followed["target"]["value"] == public_prompts()["target"]
+    assert "value" not in followed["max_kl"]
+
+
+def test_two_events_of_a_tab_see_what_the_other_has_shown(tmp_path: Path) -> None:
+    frame, project, seen = framed(tmp_path), new_project(tmp_path), Shown()
+    shown_by(frame, project.folder, "command-find", seen)
+    project.saved(replace(project.settings, max_kl=0.3))
+    assert "0.3" in shown_by(frame, project.folder, "command-find", seen)["value"]
+    read_project(project.folder).saved(Settings())  # type: ignore[union-attr]
+    assert "max-kl" not in shown_by(frame, project.folder, "command-find", seen)["value"]
+
+
+def test_why_a_step_was_not_started_is_said_as_long_as_it_is_so(tmp_path: Path, begun: list[Any]) -> None:
+    frame, project, seen = framed(tmp_path), new_project(tmp_path), Shown()
+    bake = next(each for each in frame.steps if each.key == "bake")
+    values = [getattr(project.settings, name) for name in frame.fields]
+    frame._starter(bake)("", project.name, seen, *values)
+    seen.forget()
+    assert "step 4" in shown_by(frame, project.folder, "said-bake", seen)["value"]
+    path = project.folder / "find-1.safetensors"
+    path.write_bytes(b"")
+    job = project.folder / "jobs" / "001-find"
+    job.mkdir(parents=True)
+    (job / COMMAND).write_text(json.dumps({"words": ["find", "organism"], "out": str(path), "began": 1.0}))
+    (job / RESULT).write_text("{}")
+    assert shown_by(frame, project.folder, "said-bake", seen)["visible"] is False
+    assert begun == []
+
+
+def test_a_stop_is_told_of_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    frame, project = framed(tmp_path), new_project(tmp_path)
+    find = next(each for each in frame.steps if each.key == "find")
+    at_work(project, ["find", "organism"])
+    assert shown_by(frame, project.folder, "stop-find")["visible"] is True
+    sent: list[int] = []
+    monkeypatch.setattr(os, "killpg", lambda group, signal: sent.append(signal))
+    frame._stopper(find)(project.name, Shown())
+    assert len(sent) == 1
+    assert "Stopping" in shown_by(frame, project.folder, "status-find")["value"]
+    assert shown_by(frame, project.folder, "stop-find")["visible"] is False
+
+
+def test_a_dry_run_alone_does_not_mark_the_push_as_done(tmp_path: Path) -> None:
+    frame, project = framed(tmp_path), new_project(tmp_path)
+    marks = [each for each in frame.steps if each.key in ("dry-run", "push")]
+    for number, word, mark in ((1, "--dry-run", ""), (2, "--private", " ✓")):
+        job = project.folder / "jobs" / f"00{number}-push"
+        job.mkdir(parents=True)
+        (job / COMMAND).write_text(json.dumps({"words": ["push", "m", word], "began": float(number)}))
+        (job / RESULT).write_text('{"repo_id": "me/m", "private": true}')
+        found = read_project(project.folder)
+        assert found is not None
+        assert "".join(each.mark(found) for each in marks) == mark
+        assert "repo_id" not in rendered(frame, project.folder)
+
+
+def test_an_error_names_the_pages_fields_and_no_flags(tmp_path: Path) -> None:
+    frame = framed(tmp_path)
+    assert frame.worded("raise --judged, or --max-kl: --n-more x-y --judgedly") == (
+        f"raise “{frame.fields['judged'].label}”, or “{frame.fields['max_kl'].label}”: --n-more x-y --judgedly"
+    )
 
 
 def test_the_served_page_has_no_statistics_and_serves_no_files(tmp_path: Path) -> None:
@@ -259,7 +363,7 @@ def test_a_view_that_fails_says_so_and_the_others_are_there(tmp_path: Path) -> N
             (gradio.HTML(), lambda project: {"value": "here"}),
         ):
             frame.show(component, render)
-    *_, failed, button, other = frame._views(new_project(tmp_path), {})
+    *_, failed, button, other = frame._views(new_project(tmp_path), Shown())
     assert "cannot be shown" in failed["value"]
     assert "visible" not in button
     assert other["value"] == "here"
@@ -273,18 +377,18 @@ def test_a_page_of_a_project_that_is_gone_does_nothing_in_another(tmp_path: Path
         (frame.refreshed, 0, ()),
         (frame.changed, 0, values),
         (frame.remodelled, len(frame.fields), values),
-        (lambda *given: frame._starter(find)("", *given), 1, values),
+        (lambda *given: frame._starter(find)("", *given), 0, values),
     ):
-        answers = frame.told(handler, before)("gone", {}, *more)
+        answers = frame.told(handler, before)("gone", Shown(), *more)
         assert len(answers) == before + 2 + len(frame.views)
         seen, clock, said = answers[before : before + 3]
-        assert (seen, clock.active) == ({}, False)
+        assert (seen.digests, clock.active) == ({}, False)
         assert "gone is gone" in said["value"]
     assert begun == []
     again = read_project(other.folder)
     assert again is not None
     assert again.settings == Settings()
-    assert frame._views(other, {})[2]["visible"] is False
+    assert frame._views(other, Shown())[2]["visible"] is False
 
 
 @pytest.mark.parametrize(("verb", "out", "kept"), [("find", "find-1.s", "find-1.s.find"), ("search", "s-1", "s-1")])

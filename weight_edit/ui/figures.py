@@ -18,6 +18,9 @@ SETS = {
 }
 
 
+_PUSHED = {"repo_id": "repository", "url": "address", "commit": "commit", "private": "who can see it"}
+
+
 def inspected(project: Project, job: Job) -> str:
     """A model's structure, in a few facts."""
     found = _of(job.result)
@@ -178,9 +181,9 @@ def pushed(project: Project, job: Job) -> str:
     found = _of(job.result)
     files = found.get("files")
     names = list(files) if isinstance(files, list | dict) else []
-    entries = {
-        name: found[name] for name in ("repo_id", "url", "commit", "private") if found.get(name) not in (None, "")
-    }
+    entries = {words: found[name] for name, words in _PUSHED.items() if found.get(name) not in (None, "")}
+    if isinstance(found.get("private"), bool):
+        entries[_PUSHED["private"]] = "you alone" if found["private"] else "everybody"
     listed = "".join(f"<li>{text(name)}</li>" for name in names)
     return facts(entries) + (f'<ul class="we-files">{listed}</ul>' if listed else "")
 

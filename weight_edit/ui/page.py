@@ -82,7 +82,7 @@ def page(folder: Path) -> "Blocks":
         with gradio.Tabs(overflow_behavior="wrap", elem_id="steps") as tabs:
             for number, (name, build) in enumerate(STEPS, 1):
                 with gradio.Tab(f"{number} {name}", id=number, elem_id=f"step-{number}") as tab:
-                    first = len(frame.steps)
+                    first, frame.tab = len(frame.steps), tab
                     build(frame)
                     _mark(frame, tab, f"{number} {name}", first)
                     if number < len(STEPS):

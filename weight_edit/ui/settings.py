@@ -32,6 +32,7 @@ class Settings:
         pick: which point of a search's front is taken.
         point: the digest of the one that is taken in its place; empty for none.
         way: "find" or "search".
+        tried: what is talked to in the chat, "hooks" (the edit as it would be) or "baked".
         kind, strength, layers: the edit.
         measured: bake by a run, which measures before and after, verifies and reports.
         repo, private: where it is pushed.
@@ -58,6 +59,7 @@ class Settings:
     pick: str = "refusal<=0.05"
     point: str = ""
     way: str = "find"
+    tried: str = "hooks"
     kind: str = "ablate"
     strength: float = 1.0
     layers: str = ""
@@ -90,6 +92,11 @@ class Settings:
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
         return asdict(self)
+
+
+def followers() -> tuple[str, ...]:
+    """The fields that may change with the model."""
+    return (*public_prompts(), "best_effort")
 
 
 def public_prompts() -> dict[str, str]:

@@ -28,6 +28,7 @@ def build(frame: Frame) -> None:
         command=lambda project: push_command(project.settings, project.edited, dry=True),
         mine=lambda job: job.verb == "push" and is_dry(job.words),
         shown=pushed,
+        counted=False,
     )
     frame.work(dry)
     with gradio.Group(visible=False) as real:
