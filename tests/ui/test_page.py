@@ -13,9 +13,11 @@ from weight_edit.search.owner import Owner
 from weight_edit.ui.commands import find_command, job_words, search_command, shell_line
 from weight_edit.ui.frame import Frame, Shown
 from weight_edit.ui.jobs import COMMAND, LOG, RESULT
+from weight_edit.ui.page import standing
 from weight_edit.ui.project import new_project, read_project
 from weight_edit.ui.server import page_app
 from weight_edit.ui.settings import Settings, public_prompts
+from weight_edit.ui.steps.edit import edit_command
 
 gradio = pytest.importorskip("gradio")
 
@@ -294,12 +296,7 @@ def test_why_a_step_was_not_started_is_said_as_long_as_it_is_so(tmp_path: Path, 
     frame._starter(bake)("", project.name, seen, *values)
     seen.forget()
     assert "step 4" in shown_by(frame, project.folder, "said-bake", seen)["value"]
-    path = project.folder / "find-1.safetensors"
-    path.write_bytes(b"")
-    job = project.folder / "jobs" / "001-find"
-    job.mkdir(parents=True)
-    (job / COMMAND).write_text(json.dumps({"words": ["find", "organism"], "out": str(path), "began": 1.0}))
-    (job / RESULT).write_text("{}")
+    found_once(project)
     assert shown_by(frame, project.folder, "said-bake", seen)["visible"] is False
     assert begun == []
 
@@ -315,6 +312,66 @@ def test_a_stop_is_told_of_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert len(sent) == 1
     assert "Stopping" in shown_by(frame, project.folder, "status-find")["value"]
     assert shown_by(frame, project.folder, "stop-find")["visible"] is False
+
+
+def test_a_project_is_opened_at_the_step_where_it_stands(tmp_path: Path) -> None:
+    steps = framed(tmp_path).steps
+    numbers = {step.key: place for place, step in enumerate(steps, 1)}
+    project = new_project(tmp_path)
+    assert standing(steps, numbers, project) == 1
+    assert standing(steps, numbers, replace(project, opened=tmp_path)) == numbers["bake"]
+    for number, verb in enumerate(("find", "verify", "run", "who knows"), 1):
+        add_job(project.folder, number, verb, {})
+        found = read_project(project.folder)
+        assert found is not None
+        assert standing(steps, numbers, found) == numbers[{"run": "bake", "who knows": "bake"}.get(verb, verb)]
+
+
+def found_once(project: Any, *, layer: int = 3) -> Any:
+    """The project with a find that is done."""
+    path = project.folder / "find-1.safetensors"
+    path.write_bytes(b"")
+    job = project.folder / "jobs" / "001-find"
+    job.mkdir(parents=True)
+    (job / COMMAND).write_text(json.dumps({"words": ["find", "organism"], "out": str(path), "began": 1.0}))
+    scores = [{"layer": each, "position": -1} for each in range(6)]
+    (job / RESULT).write_text(json.dumps({"layer": layer, "position": -1, "method": "pca", "scores": scores}))
+    return read_project(project.folder)
+
+
+@pytest.mark.parametrize(("layers", "said"), [("", ""), ("0-5", ""), ("9-99", "0 to 5"), ("x", "is no range")])
+def test_layers_are_looked_at_before_anything_runs(tmp_path: Path, layers: str, said: str) -> None:
+    project = found_once(new_project(tmp_path, settings=Settings(layers=layers)))
+    for measured in (True, False):
+        missing = edit_command(replace(project, settings=replace(project.settings, measured=measured))).missing
+        assert (said in missing) == bool(missing or not said), missing
+        assert bool(missing) == bool(said)
+
+
+def test_what_is_baked_is_said(tmp_path: Path) -> None:
+    frame, project = framed(tmp_path), new_project(tmp_path, settings=Settings(strength=0.5, layers="1-3"))
+    assert shown_by(frame, project.folder, "what-is-baked")["visible"] is False
+    found_once(project)
+    said = shown_by(frame, project.folder, "what-is-baked")["value"]
+    for words in ("layer 3, position -1, by pca", "ablate, strength 0.5", "1-3", "find-1.safetensors"):
+        assert words in said
+    assert "writes run-2.yaml before" in shown_by(frame, project.folder, "command-bake")["label"]
+
+
+def test_settings_of_a_find_and_of_a_search_stand_apart(tmp_path: Path) -> None:
+    frame = framed(tmp_path)
+    for way, shown, hidden in (("find", "of-find", "of-search"), ("search", "of-search", "of-find")):
+        project = new_project(tmp_path, settings=Settings(way=way))
+        assert shown_by(frame, project.folder, shown)["visible"] is True
+        assert shown_by(frame, project.folder, hidden)["visible"] is False
+
+
+def test_every_named_set_is_explained(tmp_path: Path) -> None:
+    from weight_edit.ui.steps.prompts import _meaning, _named
+
+    said = {name: _meaning(name) for name in _named()}
+    assert len(set(said.values())) >= len(said) - 1
+    assert "all the same" in said["organism:over-refused:test"]
 
 
 def test_a_dry_run_alone_does_not_mark_the_push_as_done(tmp_path: Path) -> None:

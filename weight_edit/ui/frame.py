@@ -143,6 +143,8 @@ class Frame:
 
     def wire(self) -> None:
         """Connect fields, buttons and the clock; nothing is added behind this."""
+        import gradio
+
         inputs = [self.name, self.seen, *self.fields.values()]
         outputs = [self.seen, self.timer, *(view.component for view in self.views)]
         quick: dict[str, Any] = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}
@@ -150,9 +152,15 @@ class Frame:
         for name, component in self.fields.items():
             # Another model takes other prompts, so that all fields follow.
             handler, following = (self.remodelled, [*self.fields.values()]) if name == "model" else (self.changed, [])
-            component.input(
-                self.told(handler, len(following)), inputs, [*following, *outputs], trigger_mode="always_last", **quick
-            )
+            # What is pasted into a text comes without a key, so that the library tells of it when the field is left.
+            for event in [component.input, *([component.blur] if isinstance(component, gradio.Textbox) else [])]:
+                event(
+                    self.told(handler, len(following)),
+                    inputs,
+                    [*following, *outputs],
+                    trigger_mode="always_last",
+                    **quick,
+                )
         for step, start, stop in self._buttons:
             start.click(self.told(self._starter(step)), [self.token, *inputs], outputs, **quick)
             stop.click(self.told(self._stopper(step)), [self.name, self.seen], outputs, **quick)
@@ -348,7 +356,12 @@ def _line(step: Step, project: Project) -> Update:
     job = step.job(project)
     if job is not None and job.state == "running":
         return {"label": _NOW, "value": shell_line(job.words)}
-    return {"label": _NEXT if job is None else f"{_NEXT}, if it is started now", "value": str(step.command(project))}
+    command = step.command(project)
+    label = _NEXT if job is None else f"{_NEXT}, if it is started now"
+    if command.files:
+        # Else it would be taken for one that is there already.
+        label += f"; “{step.start}” writes {' and '.join(path.name for path, _ in command.files)} before"
+    return {"label": label, "value": str(command)}
 
 
 def _refusal(step: Step, project: Project, seen: Shown) -> Update:

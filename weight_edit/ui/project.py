@@ -15,6 +15,7 @@ from typing import Any
 from weight_edit.checkpoint.files import printable
 from weight_edit.checkpoint.whole_file import write_whole
 from weight_edit.errors import UsageError
+from weight_edit.plan.plan import parse_layers
 from weight_edit.ui.jobs import Job, read_jobs
 from weight_edit.ui.opened_run import read_recipe, read_summary, settings_of
 from weight_edit.ui.settings import Settings
@@ -95,6 +96,13 @@ class Project:
         """The find that was done last on the model that is chosen."""
         return self.latest("find", where=lambda job: job.state == "done" and self._is_of_model(job))
 
+    @property
+    def blocks(self) -> int:
+        """How many blocks the model has, as the last find tells; 0 where it is not known."""
+        scores = self.find.result.get("scores") if self.find is not None and self.find.result else None
+        listed = [each.get("layer") for each in scores if isinstance(each, dict)] if isinstance(scores, list) else []
+        return 1 + max((layer for layer in listed if isinstance(layer, int)), default=-1)
+
     def _is_of_model(self, job: Job) -> bool:
         return self.settings.model in job.words
 
@@ -156,6 +164,18 @@ class Project:
         if settings != self.settings:
             _write(self.folder, settings, self.opened)
         return Project(self.folder, settings, self.opened, self.jobs)
+
+
+def edit_problem(project: Project) -> str:
+    """What is wrong with the edit's fields before anything is run; empty where nothing is."""
+    try:
+        layers = parse_layers(project.settings.layers or None)
+    except UsageError as error:
+        return str(error)
+    blocks = project.blocks
+    if layers and blocks and max(layers) >= blocks:
+        return f"layers '{project.settings.layers}' are more than {project.settings.model} has: 0 to {blocks - 1}"
+    return ""
 
 
 def read_project(folder: Path) -> Project | None:

@@ -1,10 +1,10 @@
 """The fifth step: the candidates of a find, or the front of a search, and which of them is taken."""
 
 from weight_edit.ui.figures import candidates_table, found_directions, front_table
-from weight_edit.ui.frame import Frame, Update
+from weight_edit.ui.frame import Frame, Update, html_update
 from weight_edit.ui.front_picture import front_picture
-from weight_edit.ui.markup import paragraph
-from weight_edit.ui.project import Project
+from weight_edit.ui.markup import glossary, paragraph
+from weight_edit.ui.project import Project, edit_problem
 from weight_edit.ui.steps.heading import heading
 
 _OWN = ("the one that the search picks by its rule", "")
@@ -32,14 +32,30 @@ def _edit(frame: Frame) -> None:
 
     from weight_edit.utils.registry_listing import registered
 
+    known = registered("edits/kinds", "edit")
     with gradio.Row():
-        kind = gradio.Dropdown(label="Kind of edit", choices=list(registered("edits/kinds", "edit")), elem_id="kind")
+        kind = gradio.Dropdown(
+            label="Kind of edit",
+            choices=list(known),
+            info="ablate takes the direction away, everywhere; it is the usual one. All are said below.",
+            elem_id="kind",
+        )
         frame.field("kind", kind, "kind")
-        layers = gradio.Textbox(label="Layers", placeholder="all", info="such as 0-31 or 4,8-12", elem_id="layers")
+        layers = gradio.Textbox(
+            label="Layers",
+            placeholder="all",
+            info="Blocks whose weights are changed, such as 0-31 or 4,8-12. Empty is all of them, which takes the "
+            "direction away whole.",
+            elem_id="layers",
+        )
         frame.field("layers", layers, "layers", "edit.layers")
+    wrong = gradio.HTML(visible=False, elem_id="edit-wrong")
+    frame.show(wrong, lambda project: html_update(paragraph(edit_problem(project), "bad")))
     gradio.HTML(
         paragraph("A point of a search has its own strengths and layers; these are for a direction of a find.", "note")
     )
+    with gradio.Accordion("What the kinds are", open=False):
+        gradio.HTML(glossary({name: each.summary for name, each in known.items()}))
 
 
 def _shown(project: Project) -> str:
