@@ -6,11 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from tests.helpers.parsed_html import ParsedHtml
+from weight_edit.directions.file import read_rows
 from weight_edit.search.owner import Owner
 from weight_edit.ui.commands import find_command, job_words, search_command, shell_line
+from weight_edit.ui.figures import certificates
 from weight_edit.ui.frame import Frame, Shown
 from weight_edit.ui.jobs import COMMAND, LOG, RESULT
 from weight_edit.ui.page import standing
@@ -356,6 +360,40 @@ def test_what_is_baked_is_said(tmp_path: Path) -> None:
     for words in ("layer 3, position -1, by pca", "ablate, strength 0.5", "1-3", "find-1.safetensors"):
         assert words in said
     assert "writes run-2.yaml before" in shown_by(frame, project.folder, "command-bake")["label"]
+
+
+def test_another_candidate_is_taken_and_gone_on_with(tmp_path: Path) -> None:
+    project = new_project(tmp_path)
+    out = project.folder / "find-1.safetensors"
+    table = np.eye(4, dtype=np.float32).reshape(2, 2, 4)
+    metadata = {"positions": [-2, -1], "layer": 0, "position": -2}
+    save_file({"direction": table[0, :1], "candidates": table}, out, metadata={"weight_edit": json.dumps(metadata)})
+    places = [(layer, position) for position in (-2, -1) for layer in (0, 1)]
+    scores = [{"layer": layer, "position": position, "norm": 1.0} for layer, position in places]
+    add_job(project.folder, 1, "find", {**metadata, "scores": [*scores, {"layer": 1, "position": -3}]}, out)
+    (project.folder / "jobs" / "001-find" / COMMAND).write_text(
+        json.dumps({"words": ["find", "organism"], "out": str(out), "began": 1.0})
+    )
+    frame = framed(tmp_path)
+    offered = shown_by(frame, project.folder, "candidate")
+    assert [name for _, name in offered["choices"]] == ["", "001-find:1:-2", "001-find:0:-1", "001-find:1:-1"]
+    project.saved(replace(project.settings, candidate="001-find:1:-1"))
+    assert shown_by(frame, project.folder, "candidate")["value"] == "001-find:1:-1"
+    taken = project.folder / "find-1-layer1-position-1.safetensors"
+    assert taken.name in shown_by(frame, project.folder, "command-chat")["value"]
+    assert "layer 1, position -1" in shown_by(frame, project.folder, "what-is-baked")["value"]
+    assert read_rows(taken).rows.tolist() == [[0, 0, 0, 1]]
+    # Of another find it says nothing.
+    project.saved(replace(project.settings, candidate="002-find:1:-1"))
+    assert shown_by(frame, project.folder, "candidate")["value"] == ""
+    assert read_project(project.folder).directions == out  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("passed", "complete", "said"), [(True, True, "yes"), (True, False, "not asked for"), (False, False, "NO")]
+)
+def test_an_edit_of_a_part_is_no_failure(passed: bool, complete: bool, said: str) -> None:
+    assert said in certificates({"passed": passed, "complete": complete, "integrity": True, "leak": 0.3})
 
 
 def test_settings_of_a_find_and_of_a_search_stand_apart(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ class Settings:
         trials, descents, judged: of a search.
         pick: which point of a search's front is taken.
         point: the digest of the one that is taken in its place; empty for none.
+        candidate: the name of the candidate of a find that is taken in place of its own choice; empty for that.
         way: "find" or "search".
         tried: what is talked to in the chat, "hooks" (the edit as it would be) or "baked".
         kind, strength, layers: the edit.
@@ -58,6 +59,7 @@ class Settings:
     judged: float = 16
     pick: str = "refusal<=0.05"
     point: str = ""
+    candidate: str = ""
     way: str = "find"
     tried: str = "hooks"
     kind: str = "ablate"

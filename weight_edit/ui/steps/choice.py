@@ -7,6 +7,7 @@ from weight_edit.ui.markup import glossary, paragraph
 from weight_edit.ui.project import Project, edit_problem
 from weight_edit.ui.steps.heading import heading
 
+_CHOSEN = ("the one that the find chose", "")
 _OWN = ("the one that the search picks by its rule", "")
 
 
@@ -22,6 +23,17 @@ def build(frame: Frame) -> None:
     )
     frame.field("point", point)
     frame.show(point, _points)
+    candidate = gradio.Dropdown(
+        label="Candidate that is taken",
+        choices=[_CHOSEN],
+        visible=False,
+        interactive=True,
+        info="Another one is written as a directions file of its own, beside the find's. One that misses a bound was "
+        "measured no further.",
+        elem_id="candidate",
+    )
+    frame.field("candidate", candidate)
+    frame.show(candidate, _candidates)
     with gradio.Accordion("The edit", open=False):
         _edit(frame)
 
@@ -67,7 +79,20 @@ def _shown(project: Project) -> str:
     if found is None:
         said = "The direction is that of the run that was opened." if project.directions else ""
         return paragraph(said or "No find of this model is done yet: go back to step 4.", "note")
-    return found_directions(project, found) + candidates_table(found.result or {})
+    said = "The direction that the find chose is not taken: another one is, as you chose below."
+    other = "" if project.candidate is None else paragraph(said, "note")
+    return found_directions(project, found) + other + candidates_table(found.result or {}, project.place)
+
+
+def _candidates(project: Project) -> Update:
+    if project.settings.way == "search" or not project.candidates:
+        return {"visible": False, "choices": [_CHOSEN], "value": ""}
+    names = [
+        (f"layer {each['layer']}, position {each['position']}: {each.get('rejected') or 'keeps the bounds'}", name)
+        for name, each in sorted(project.candidates.items(), key=lambda item: item[1].get("rejected") is not None)
+    ]
+    taken = project.settings.candidate if project.candidate is not None else ""
+    return {"visible": True, "choices": [_CHOSEN, *names], "value": taken}
 
 
 def _points(project: Project) -> Update:

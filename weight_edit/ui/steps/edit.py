@@ -75,7 +75,9 @@ def what_is_baked(project: Project) -> str:
     said = "that of the run that was opened"
     if found is not None:
         told = found.result or {}
-        said = f"layer {told.get('layer')}, position {told.get('position')}, by {told.get('method')}"
+        layer, position = project.place
+        said = f"layer {layer}, position {position}, by {told.get('method')}"
+        said += "" if project.candidate is None else ", chosen in step 5"
     entries = {
         "direction": said,
         "of": "the run" if found is None else found.name,
