@@ -70,6 +70,14 @@ def test_every_word_is_an_option_of_the_verb_or_a_value(settings: Settings, tmp_
         assert commands.shell_line(commands.job_words(each.words)) == str(each)
 
 
+def test_the_chats_line_is_of_what_is_tried() -> None:
+    assert str(commands.chat_command(Settings(layers="1-3"), Path("d"), Path("m"))) == (
+        "weight-edit chat organism --directions d --layers 1-3"
+    )
+    baked = commands.chat_command(Settings(way="search", tried="baked"), Path("d"), Path("m"))
+    assert str(baked) == "weight-edit chat m --against organism"
+
+
 def test_paths_are_shown_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     found = commands.find_command(Settings(), tmp_path / "p/find-1.safetensors")
@@ -88,6 +96,9 @@ def test_paths_are_shown_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         (commands.run_command(Settings(), None, Path(), Path("o")), "step 4"),
         (commands.point_command(Settings(), None, Path(), Path("o")), "steps 4 and 5"),
         (commands.verify_command(Settings(), None), "step 7"),
+        (commands.chat_command(Settings(), None, None), "step 4"),
+        (commands.chat_command(Settings(way="search"), Path("d"), None), "bake it"),
+        (commands.chat_command(Settings(tried="baked"), Path("d"), None), "step 7"),
         (commands.push_command(Settings(), None, dry=True), "step 7"),
         (commands.push_command(Settings(), Path("m"), dry=True), "owner/name"),
         (commands.report_command(None, Path("o")), "step 7"),

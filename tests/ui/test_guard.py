@@ -108,6 +108,13 @@ def test_what_the_page_does_not_need_is_closed(path: str) -> None:
     assert asked(path)[0] == 404
 
 
+def test_the_manifest_needs_no_key_and_says_nothing() -> None:
+    """Browsers ask for it without cookies."""
+    status, headers, said = asked("/manifest.json", cookie="")
+    assert (status, headers["content-type"], said) == (200, "application/manifest+json", "{}")
+    assert asked("/manifest.json", cookie="", host="evil.example:7860")[0] == 421
+
+
 def test_other_methods_are_not_allowed() -> None:
     assert asked(method="DELETE")[0] == 405
     assert asked(method="OPTIONS")[0] == 405

@@ -32,8 +32,9 @@ def api(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_names_are_found_and_plain() -> None:
-    names, problem = search_hub(" qwen ", " ")
-    assert (len(names), problem) == (1, "")
+    for token in (None, "", " "):
+        names, problem = search_hub(" qwen ", token)
+        assert (len(names), problem) == (1, "")
     assert names[0].isprintable()
     assert (Api.given["search"], Api.given["token"]) == ("qwen", None)
 

@@ -65,9 +65,11 @@ def test_it_is_stopped_as_by_ctrl_c(tmp_path: Path) -> None:
     started(tmp_path / "1", WAITS)
     job = until(lambda job: job.log.lines == ("working",), tmp_path / "1")
     assert job.state == "running"
+    assert not job.is_stopping
     job.stop()
+    assert job.is_stopping
     job = ended(tmp_path / "1")
-    assert job.state == "stopped"
+    assert (job.state, job.is_stopping) == ("stopped", False)
     assert job.log.lines[-1] == "interrupted; nothing was written"
 
 

@@ -20,3 +20,9 @@ def test_what_is_no_figure_is_not_shown_as_one(value: Any) -> None:
     assert markup.rate({"value": value, "low": 0.1, "high": 0.6}) == "not measured"
     assert markup.number(value) == markup.size(value) == markup.seconds(value) == "–"
     assert markup.seconds({"low": value, "high": 2}) == "–"
+
+
+def test_backticks_are_code_and_the_rest_stays_text() -> None:
+    assert markup.code("a `<b>` c") == "a <code>&lt;b&gt;</code> c"
+    assert "<dt>&lt;i&gt;</dt><dd>x <code>y</code></dd>" in markup.glossary({"<i>": "x `y`"})
+    assert markup.glossary({}) == ""

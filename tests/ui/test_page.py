@@ -6,15 +6,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from tests.helpers.parsed_html import ParsedHtml
+from weight_edit.directions.file import read_rows
+from weight_edit.search.owner import Owner
 from weight_edit.ui.commands import find_command, job_words, search_command, shell_line
-from weight_edit.ui.frame import Frame
+from weight_edit.ui.figures import certificates
+from weight_edit.ui.frame import Frame, Shown
 from weight_edit.ui.jobs import COMMAND, LOG, RESULT
+from weight_edit.ui.page import standing
 from weight_edit.ui.project import new_project, read_project
 from weight_edit.ui.server import page_app
-from weight_edit.ui.settings import Settings
+from weight_edit.ui.settings import Settings, public_prompts
+from weight_edit.ui.steps.edit import edit_command
 
 gradio = pytest.importorskip("gradio")
 
@@ -49,8 +56,9 @@ def framed(folder: Path) -> Frame:
 
     with gradio.Blocks(analytics_enabled=False):
         frame = Frame(folder)
-        for _, build in STEPS:
-            build(frame)
+        for name, build in STEPS:
+            with gradio.Tab(name) as frame.tab:
+                build(frame)
     return frame
 
 
@@ -227,11 +235,202 @@ def test_an_error_stands_beside_the_field_that_it_is_about(tmp_path: Path) -> No
 
 def test_views_that_are_as_they_were_are_left_alone(tmp_path: Path) -> None:
     frame, project = framed(tmp_path), new_project(tmp_path)
-    seen, timer, *first = frame._views(project, {})
+    seen, timer, *first = frame._views(project, Shown())
     again = frame._views(project, seen)
     assert not timer.active
     assert any("value" in update for update in first)
     assert all("value" not in update and "visible" not in update for update in again[2:])
+
+
+def at_work(project: Any, words: Any) -> Path:
+    """A job of the project that is at work, as far as a page can tell."""
+    path = project.folder / "jobs" / f"009-{words[0]}"
+    path.mkdir(parents=True)
+    entry = {"words": job_words(words), "out": None, "began": 9.0, "process": Owner.here().to_dict()}
+    (path / COMMAND).write_text(json.dumps(entry))
+    return path
+
+
+def shown_by(frame: Frame, folder: Path, where: str, seen: Shown | None = None) -> dict[str, Any]:
+    """The properties that a component of the page has for a project as it is now."""
+    project = read_project(folder)
+    assert project is not None
+    updates = frame._views(project, seen or Shown())[2:]
+    return next(update for view, update in zip(frame.views, updates, strict=True) if view.component.elem_id == where)
+
+
+def test_the_line_beside_a_step_is_of_the_job_that_runs(tmp_path: Path) -> None:
+    frame, project = framed(tmp_path), new_project(tmp_path)
+    ran = find_command(replace(project.settings, max_kl=0.3), project.folder / "find-9.safetensors")
+    at_work(project, ran.words)
+    shown = shown_by(frame, project.folder, "command-find")
+    assert shown["value"] == str(ran)
+    assert "runs now" in shown["label"]
+    (project.folder / "jobs" / "009-find" / COMMAND).unlink()
+    assert "find-10.safetensors" in shown_by(frame, project.folder, "command-find")["value"]
+
+
+def test_a_press_runs_what_the_fields_say_then(tmp_path: Path, begun: list[Any]) -> None:
+    """Prompts follow a model, also where its button is pressed before the page shows them."""
+    frame, project = framed(tmp_path), new_project(tmp_path)
+    find = next(each for each in frame.steps if each.key == "find")
+    fields = project.settings.to_dict() | {"model": "me/model", "max_kl": 0.2}
+    values = [fields[name] for name in frame.fields]
+    frame._starter(find)("", project.name, Shown(), *values)
+    ((words, _),) = begun
+    assert {"me/model", "0.2", public_prompts()["target"]} <= set(words)
+    followed = dict(zip(frame.fields, frame.remodelled(project.name, Shown(), *values), strict=False))
+    assert followed["target"]["value"] == public_prompts()["target"]
+    assert "value" not in followed["max_kl"]
+
+
+def test_two_events_of_a_tab_see_what_the_other_has_shown(tmp_path: Path) -> None:
+    frame, project, seen = framed(tmp_path), new_project(tmp_path), Shown()
+    shown_by(frame, project.folder, "command-find", seen)
+    project.saved(replace(project.settings, max_kl=0.3))
+    assert "0.3" in shown_by(frame, project.folder, "command-find", seen)["value"]
+    read_project(project.folder).saved(Settings())  # type: ignore[union-attr]
+    assert "max-kl" not in shown_by(frame, project.folder, "command-find", seen)["value"]
+
+
+def test_why_a_step_was_not_started_is_said_as_long_as_it_is_so(tmp_path: Path, begun: list[Any]) -> None:
+    frame, project, seen = framed(tmp_path), new_project(tmp_path), Shown()
+    bake = next(each for each in frame.steps if each.key == "bake")
+    values = [getattr(project.settings, name) for name in frame.fields]
+    frame._starter(bake)("", project.name, seen, *values)
+    seen.forget()
+    assert "step 4" in shown_by(frame, project.folder, "said-bake", seen)["value"]
+    found_once(project)
+    assert shown_by(frame, project.folder, "said-bake", seen)["visible"] is False
+    assert begun == []
+
+
+def test_a_stop_is_told_of_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    frame, project = framed(tmp_path), new_project(tmp_path)
+    find = next(each for each in frame.steps if each.key == "find")
+    at_work(project, ["find", "organism"])
+    assert shown_by(frame, project.folder, "stop-find")["visible"] is True
+    sent: list[int] = []
+    monkeypatch.setattr(os, "killpg", lambda group, signal: sent.append(signal))
+    frame._stopper(find)(project.name, Shown())
+    assert len(sent) == 1
+    assert "Stopping" in shown_by(frame, project.folder, "status-find")["value"]
+    assert shown_by(frame, project.folder, "stop-find")["visible"] is False
+
+
+def test_a_project_is_opened_at_the_step_where_it_stands(tmp_path: Path) -> None:
+    steps = framed(tmp_path).steps
+    numbers = {step.key: place for place, step in enumerate(steps, 1)}
+    project = new_project(tmp_path)
+    assert standing(steps, numbers, project) == 1
+    assert standing(steps, numbers, replace(project, opened=tmp_path)) == numbers["bake"]
+    for number, verb in enumerate(("find", "verify", "run", "who knows"), 1):
+        add_job(project.folder, number, verb, {})
+        found = read_project(project.folder)
+        assert found is not None
+        assert standing(steps, numbers, found) == numbers[{"run": "bake", "who knows": "bake"}.get(verb, verb)]
+
+
+def found_once(project: Any, *, layer: int = 3) -> Any:
+    """The project with a find that is done."""
+    path = project.folder / "find-1.safetensors"
+    path.write_bytes(b"")
+    job = project.folder / "jobs" / "001-find"
+    job.mkdir(parents=True)
+    (job / COMMAND).write_text(json.dumps({"words": ["find", "organism"], "out": str(path), "began": 1.0}))
+    scores = [{"layer": each, "position": -1} for each in range(6)]
+    (job / RESULT).write_text(json.dumps({"layer": layer, "position": -1, "method": "pca", "scores": scores}))
+    return read_project(project.folder)
+
+
+@pytest.mark.parametrize(("layers", "said"), [("", ""), ("0-5", ""), ("9-99", "0 to 5"), ("x", "is no range")])
+def test_layers_are_looked_at_before_anything_runs(tmp_path: Path, layers: str, said: str) -> None:
+    project = found_once(new_project(tmp_path, settings=Settings(layers=layers)))
+    for measured in (True, False):
+        missing = edit_command(replace(project, settings=replace(project.settings, measured=measured))).missing
+        assert (said in missing) == bool(missing or not said), missing
+        assert bool(missing) == bool(said)
+
+
+def test_what_is_baked_is_said(tmp_path: Path) -> None:
+    frame, project = framed(tmp_path), new_project(tmp_path, settings=Settings(strength=0.5, layers="1-3"))
+    assert shown_by(frame, project.folder, "what-is-baked")["visible"] is False
+    found_once(project)
+    said = shown_by(frame, project.folder, "what-is-baked")["value"]
+    for words in ("layer 3, position -1, by pca", "ablate, strength 0.5", "1-3", "find-1.safetensors"):
+        assert words in said
+    assert "writes run-2.yaml before" in shown_by(frame, project.folder, "command-bake")["label"]
+
+
+def test_another_candidate_is_taken_and_gone_on_with(tmp_path: Path) -> None:
+    project = new_project(tmp_path)
+    out = project.folder / "find-1.safetensors"
+    table = np.eye(4, dtype=np.float32).reshape(2, 2, 4)
+    metadata = {"positions": [-2, -1], "layer": 0, "position": -2}
+    save_file({"direction": table[0, :1], "candidates": table}, out, metadata={"weight_edit": json.dumps(metadata)})
+    places = [(layer, position) for position in (-2, -1) for layer in (0, 1)]
+    scores = [{"layer": layer, "position": position, "norm": 1.0} for layer, position in places]
+    add_job(project.folder, 1, "find", {**metadata, "scores": [*scores, {"layer": 1, "position": -3}]}, out)
+    (project.folder / "jobs" / "001-find" / COMMAND).write_text(
+        json.dumps({"words": ["find", "organism"], "out": str(out), "began": 1.0})
+    )
+    frame = framed(tmp_path)
+    offered = shown_by(frame, project.folder, "candidate")
+    assert [name for _, name in offered["choices"]] == ["", "001-find:1:-2", "001-find:0:-1", "001-find:1:-1"]
+    project.saved(replace(project.settings, candidate="001-find:1:-1"))
+    assert shown_by(frame, project.folder, "candidate")["value"] == "001-find:1:-1"
+    taken = project.folder / "find-1-layer1-position-1.safetensors"
+    assert taken.name in shown_by(frame, project.folder, "command-chat")["value"]
+    assert "layer 1, position -1" in shown_by(frame, project.folder, "what-is-baked")["value"]
+    assert read_rows(taken).rows.tolist() == [[0, 0, 0, 1]]
+    # Of another find it says nothing.
+    project.saved(replace(project.settings, candidate="002-find:1:-1"))
+    assert shown_by(frame, project.folder, "candidate")["value"] == ""
+    assert read_project(project.folder).directions == out  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("passed", "complete", "said"), [(True, True, "yes"), (True, False, "not asked for"), (False, False, "NO")]
+)
+def test_an_edit_of_a_part_is_no_failure(passed: bool, complete: bool, said: str) -> None:
+    assert said in certificates({"passed": passed, "complete": complete, "integrity": True, "leak": 0.3})
+
+
+def test_settings_of_a_find_and_of_a_search_stand_apart(tmp_path: Path) -> None:
+    frame = framed(tmp_path)
+    for way, shown, hidden in (("find", "of-find", "of-search"), ("search", "of-search", "of-find")):
+        project = new_project(tmp_path, settings=Settings(way=way))
+        assert shown_by(frame, project.folder, shown)["visible"] is True
+        assert shown_by(frame, project.folder, hidden)["visible"] is False
+
+
+def test_every_named_set_is_explained(tmp_path: Path) -> None:
+    from weight_edit.ui.steps.prompts import _meaning, _named
+
+    said = {name: _meaning(name) for name in _named()}
+    assert len(set(said.values())) >= len(said) - 1
+    assert "all the same" in said["organism:over-refused:test"]
+
+
+def test_a_dry_run_alone_does_not_mark_the_push_as_done(tmp_path: Path) -> None:
+    frame, project = framed(tmp_path), new_project(tmp_path)
+    marks = [each for each in frame.steps if each.key in ("dry-run", "push")]
+    for number, word, mark in ((1, "--dry-run", ""), (2, "--private", " ✓")):
+        job = project.folder / "jobs" / f"00{number}-push"
+        job.mkdir(parents=True)
+        (job / COMMAND).write_text(json.dumps({"words": ["push", "m", word], "began": float(number)}))
+        (job / RESULT).write_text('{"repo_id": "me/m", "private": true}')
+        found = read_project(project.folder)
+        assert found is not None
+        assert "".join(each.mark(found) for each in marks) == mark
+        assert "repo_id" not in rendered(frame, project.folder)
+
+
+def test_an_error_names_the_pages_fields_and_no_flags(tmp_path: Path) -> None:
+    frame = framed(tmp_path)
+    assert frame.worded("raise --judged, or --max-kl: --n-more x-y --judgedly") == (
+        f"raise “{frame.fields['judged'].label}”, or “{frame.fields['max_kl'].label}”: --n-more x-y --judgedly"
+    )
 
 
 def test_the_served_page_has_no_statistics_and_serves_no_files(tmp_path: Path) -> None:
@@ -259,7 +458,7 @@ def test_a_view_that_fails_says_so_and_the_others_are_there(tmp_path: Path) -> N
             (gradio.HTML(), lambda project: {"value": "here"}),
         ):
             frame.show(component, render)
-    *_, failed, button, other = frame._views(new_project(tmp_path), {})
+    *_, failed, button, other = frame._views(new_project(tmp_path), Shown())
     assert "cannot be shown" in failed["value"]
     assert "visible" not in button
     assert other["value"] == "here"
@@ -273,18 +472,18 @@ def test_a_page_of_a_project_that_is_gone_does_nothing_in_another(tmp_path: Path
         (frame.refreshed, 0, ()),
         (frame.changed, 0, values),
         (frame.remodelled, len(frame.fields), values),
-        (lambda *given: frame._starter(find)("", *given), 1, values),
+        (lambda *given: frame._starter(find)("", *given), 0, values),
     ):
-        answers = frame.told(handler, before)("gone", {}, *more)
+        answers = frame.told(handler, before)("gone", Shown(), *more)
         assert len(answers) == before + 2 + len(frame.views)
         seen, clock, said = answers[before : before + 3]
-        assert (seen, clock.active) == ({}, False)
+        assert (seen.digests, clock.active) == ({}, False)
         assert "gone is gone" in said["value"]
     assert begun == []
     again = read_project(other.folder)
     assert again is not None
     assert again.settings == Settings()
-    assert frame._views(other, {})[2]["visible"] is False
+    assert frame._views(other, Shown())[2]["visible"] is False
 
 
 @pytest.mark.parametrize(("verb", "out", "kept"), [("find", "find-1.s", "find-1.s.find"), ("search", "s-1", "s-1")])

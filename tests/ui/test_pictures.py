@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from weight_edit.chat.turns import Answer, Turn
+from weight_edit.errors import UsageError
 from weight_edit.ui.conversation import Conversation, example, turns_html
 from weight_edit.ui.front_picture import front_picture
 
@@ -73,7 +74,14 @@ def test_examples_are_of_the_set_and_begin_anew() -> None:
 
 
 def test_a_chat_needs_something_to_be_tried() -> None:
-    project: Any = SimpleNamespace(directions=None, edited=None, settings=SimpleNamespace(model="organism"))
-    for way, said in (("hooks", "step 4"), ("baked", "step 7")):
-        with pytest.raises(Exception, match=said):
-            Conversation._source(project, way)
+    def project(way: str) -> Any:
+        settings = SimpleNamespace(model="organism", way=way)
+        return SimpleNamespace(directions=None, edited=None, settings=settings)
+
+    for way, tried, said in (
+        ("find", "hooks", "step 4"),
+        ("find", "baked", "step 7"),
+        ("search", "hooks", "the point"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            Conversation._source(project(way), tried)

@@ -15,6 +15,11 @@ _MACHINE = ("--json", "--log-format", "json")
 """What stands behind the verb of a job, so that the page can read its result and its progress."""
 
 
+_NOT_FOUND = "Find a direction of this model first (step 4)."
+_NOT_BAKED = "Bake first (step 7)."
+_NO_HOOKS = "A point of a search is tried when it is baked: bake it (step 7), and choose the baked model here."
+
+
 @dataclass(frozen=True, kw_only=True)
 class Command:
     """A command of the command line.
@@ -129,15 +134,20 @@ def search_command(settings: Settings, out: Path, *, resumed: bool = False) -> C
     return command("search", [settings.model], {**options, "--resume": resumed}, out=out)
 
 
-def chat_command(settings: Settings, directions: Path | None) -> Command:
-    """The chat with the edit as hooks, in a terminal."""
+def chat_command(settings: Settings, directions: Path | None, edited: Path | None) -> Command:
+    """The chat with the edit as hooks, or with the baked model, in a terminal."""
+    if settings.tried == "baked":
+        words = ["" if edited is None else shown_path(edited)]
+        return command("chat", words, {"--against": settings.model}, missing="" if edited is not None else _NOT_BAKED)
+    if settings.way == "search":
+        return command("chat", [settings.model], {}, missing=_NO_HOOKS)
     options = {
         "--directions": "" if directions is None else shown_path(directions),
         "--kind": "" if settings.kind == Settings.kind else settings.kind,
         "--strength": "" if settings.strength == 1 else settings.strength,
         "--layers": settings.layers,
     }
-    return command("chat", [settings.model], options)
+    return command("chat", [settings.model], options, missing="" if directions is not None else _NOT_FOUND)
 
 
 def bake_command(settings: Settings, directions: Path | None, out: Path) -> Command:
@@ -148,7 +158,7 @@ def bake_command(settings: Settings, directions: Path | None, out: Path) -> Comm
         "--strength": "" if settings.strength == 1 else settings.strength,
         "--layers": settings.layers,
     }
-    missing = "" if directions is not None else "Find a direction of this model first (step 4)."
+    missing = "" if directions is not None else _NOT_FOUND
     return command("bake", [settings.model], options, out=out, missing=missing)
 
 
@@ -161,7 +171,7 @@ def run_command(settings: Settings, directions: Path | None, folder: Path, out: 
     # One for each run: what an earlier one ran stays as it was.
     recipe = folder / f"{out.name}.yaml"
     files = () if directions is None else ((recipe, edit_recipe(settings, directions.name)),)
-    missing = "" if directions is not None else "Find a direction of this model first (step 4)."
+    missing = "" if directions is not None else _NOT_FOUND
     return command("run", [shown_path(recipe)], {}, out=out, files=files, missing=missing)
 
 
@@ -176,7 +186,7 @@ def point_command(settings: Settings, point: Path | None, folder: Path, out: Pat
 
 def verify_command(settings: Settings, edited: Path | None) -> Command:
     """The edited checkpoint held to its base."""
-    missing = "" if edited is not None else "Bake first (step 7)."
+    missing = "" if edited is not None else _NOT_BAKED
     prompts = {"--prompts": settings.test_answered}
     device = {"--device": settings.device}
     edited_words = [] if edited is None else [shown_path(edited)]
@@ -191,7 +201,7 @@ def report_command(run: Path | None, out: Path) -> Command:
 
 def push_command(settings: Settings, edited: Path | None, *, dry: bool) -> Command:
     """The upload, or what would be uploaded."""
-    missing = "" if edited is not None else "Bake first (step 7)."
+    missing = "" if edited is not None else _NOT_BAKED
     if not missing and not settings.repo:
         missing = "Write the repository's name, owner/name."
     words = ["" if edited is None else shown_path(edited), settings.repo]

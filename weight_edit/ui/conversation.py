@@ -34,23 +34,40 @@ class Conversation:
     _folder: Path | None = None
     _key: tuple[Any, ...] = ()
     _opening: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    _replying: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
-    def reply(self, project: Project, way: str, prompt: str) -> Iterator[str]:
-        """HTML of all turns, as the answers to a prompt come.
+    @property
+    def is_busy(self) -> bool:
+        """Whether a prompt is being answered."""
+        return self._replying.locked()
+
+    def reply(self, project: Project, way: str, prompt: str) -> Iterator[str | None]:
+        """HTML of all turns, as the answers to a prompt come; None first, once the prompt is taken.
 
         Raises:
-            UsageError, UnsupportedError: what the session refuses, or nothing was found yet that could be tried.
+            UsageError, UnsupportedError: there is no prompt, another one is being answered, nothing was found yet that
+                could be tried, or what the session refuses.
         """
-        from weight_edit.chat.turns import Token
+        if not prompt.strip():
+            raise UsageError("write a prompt first")
+        # Before a model is loaded, which takes long.
+        self._source(project, way)
+        if not self._replying.acquire(blocking=False):
+            raise UsageError("the prompt before is still being answered: send this one when that is done")
+        try:
+            yield None
+            from weight_edit.chat.turns import Token
 
-        session = self.open(project, way)
-        earlier = turns_html(session)
-        given: list[list[tuple[str, float | None, bool]]] = [[] for _ in session.sides]
-        for event in session.reply(prompt):
-            if isinstance(event, Token):
-                given[event.side].append((event.text, event.component, event.thought))
-                yield earlier + _turn(session, prompt, given)
-        yield turns_html(session)
+            session = self.open(project, way)
+            earlier = turns_html(session)
+            given: list[list[tuple[str, float | None, bool]]] = [[] for _ in session.sides]
+            for event in session.reply(prompt):
+                if isinstance(event, Token):
+                    given[event.side].append((event.text, event.component, event.thought))
+                    yield earlier + _turn(session, prompt, given)
+            yield turns_html(session)
+        finally:
+            self._replying.release()
 
     def open(self, project: Project, way: str) -> "ChatSession":
         """The session for what is chosen, with its strength; the one before is dropped where it is another's.
@@ -105,6 +122,8 @@ class Conversation:
 
     @staticmethod
     def _source(project: Project, way: str) -> Path:
+        if way == HOOKS and project.settings.way == "search":
+            raise UsageError("bake the point (step 7), and choose the baked model here")
         found = project.edited if way == BAKED else project.directions
         if found is None:
             raise UsageError("bake first (step 7)" if way == BAKED else "find a direction first (step 4)")
@@ -154,7 +173,7 @@ def _turn(
             cut = "" if answer.reason == "end" else f" · {answer.reason}"
             said = f"{answer.tokens} tokens{mean}{cut}" + (f" · {answer.edit}" if answer.edit else "")
             under = paragraph(said, "note")
-        columns.append(f'<div class="we-side"><h4>{text(side.name)}</h4><p class="we-answer">{tokens}</p>{under}</div>')
+        columns.append(f'<div class="we-side"><h3>{text(side.name)}</h3><p class="we-answer">{tokens}</p>{under}</div>')
     asked = f'<p class="we-prompt">{text(prompt)}</p>'
     return f'<div class="we-turn">{asked}<div class="we-sides">{"".join(columns)}</div></div>'
 

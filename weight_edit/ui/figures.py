@@ -18,6 +18,9 @@ SETS = {
 }
 
 
+_PUSHED = {"repo_id": "repository", "url": "address", "commit": "commit", "private": "who can see it"}
+
+
 def inspected(project: Project, job: Job) -> str:
     """A model's structure, in a few facts."""
     found = _of(job.result)
@@ -66,14 +69,19 @@ def found_directions(project: Project, job: Job) -> str:
     return facts(entries) + "".join(paragraph(each, "note") for each in _texts(found.get("warnings")))
 
 
-def candidates_table(found: Mapping[str, Any]) -> str:
-    """The candidates of a find, the chosen one first."""
+def candidates_table(found: Mapping[str, Any], taken: tuple[object, object]) -> str:
+    """The candidates of a find, the one that it chose first.
+
+    Args:
+        taken: layer and position of the one that is marked.
+    """
     chosen = (found.get("layer"), found.get("position"))
     # Those that keep the bounds before those that do not; what came furthest before what was left out at once.
     scores = sorted(
         _list(found.get("scores")),
         key=lambda each: (
             (each.get("layer"), each.get("position")) != chosen,
+            (each.get("layer"), each.get("position")) != taken,
             each.get("rejected") is not None,
             each.get("kl") is None,
             each.get("induce") is None,
@@ -90,8 +98,8 @@ def candidates_table(found: Mapping[str, Any]) -> str:
     ]
     heads = ("layer", "position", "bypass (lower is better)", "induce (higher)", "KL, nats (lower)", "verdict")
     more = f" (the first {_MOST} of {len(scores)})" if len(scores) > _MOST else ""
-    marked = 0 if rows and (rows[0][0], rows[0][1]) == chosen else None
-    return table(heads, rows, f"Candidates{more}; the chosen one is marked", marked=marked)
+    marked = next((number for number, row in enumerate(rows) if row[:2] == taken), None)
+    return table(heads, rows, f"Candidates{more}; the one that is taken is marked", marked=marked)
 
 
 def searched(project: Project, job: Job) -> str:
@@ -159,12 +167,17 @@ def certificates(found: Mapping[str, Any]) -> str:
         )
     ]
     compared = _of(found.get("integrity_report"))
+    left = number(found.get("leak"))
+    complete = f"{_said(found.get('complete'))}: at most {left} of the stream is left"
+    if found.get("complete") is False and passed:
+        # Layers or strengths of an edit may take a part alone; that is no failure.
+        complete = f"not asked for: the edit takes a part alone, and {left} of the stream is left"
     entries = {
         "only these tensors changed": (
             f"{'yes' if found.get('integrity') else 'NO'}: {compared.get('tensors_edited', '–')} edited, "
             f"{compared.get('tensors_equal', '–')} bit for bit the base's"
         ),
-        "complete": f"{_said(found.get('complete'))}: at most {number(found.get('leak'))} of the stream is left",
+        "complete": complete,
         "behaves like the hooks": f"logits differ by {number(found.get('logit_difference'))} at most",
     }
     if found.get("weights_only"):
@@ -178,9 +191,9 @@ def pushed(project: Project, job: Job) -> str:
     found = _of(job.result)
     files = found.get("files")
     names = list(files) if isinstance(files, list | dict) else []
-    entries = {
-        name: found[name] for name in ("repo_id", "url", "commit", "private") if found.get(name) not in (None, "")
-    }
+    entries = {words: found[name] for name, words in _PUSHED.items() if found.get(name) not in (None, "")}
+    if isinstance(found.get("private"), bool):
+        entries[_PUSHED["private"]] = "you alone" if found["private"] else "everybody"
     listed = "".join(f"<li>{text(name)}</li>" for name in names)
     return facts(entries) + (f'<ul class="we-files">{listed}</ul>' if listed else "")
 

@@ -1,8 +1,10 @@
 """The frame of the page's steps: fields that are kept, views that follow the project, buttons that start jobs."""
 
+import re
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,9 @@ from weight_edit.errors import WeightEditError
 from weight_edit.redaction import given_token, holds_token
 from weight_edit.ui.commands import job_words, shell_line
 from weight_edit.ui.jobs import start_job
-from weight_edit.ui.markup import paragraph, pre
+from weight_edit.ui.markup import paragraph, pre, text
 from weight_edit.ui.project import Project, named_project
+from weight_edit.ui.settings import followers
 from weight_edit.ui.step import Step
 
 Update = Mapping[str, Any]
@@ -25,6 +28,9 @@ _QUOTED = 4
 
 _EVERY = 1.0
 """Seconds between two looks at jobs that are at work."""
+
+_NOW, _NEXT = "What runs now, as one would write it in a terminal", "The same in a terminal"
+_BUSY = "It is at work already."
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,23 @@ class View:
 
     component: Any
     render: Callable[[Project], Update]
+
+
+@dataclass
+class Shown:
+    """What a tab shows; one for each tab, changed in place, so that two events of it never see an older one.
+
+    Attributes:
+        digests: of each view's properties, by its place.
+        refused: by a step's key, why its button did not start it, and what its command missed then.
+    """
+
+    digests: dict[int, str] = field(default_factory=dict)
+    refused: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+    def forget(self) -> None:
+        """Take nothing for shown: what comes next shows all."""
+        self.digests.clear()
 
 
 class Frame:
@@ -55,11 +78,16 @@ class Frame:
         self.views: list[View] = []
         self.steps: list[Step] = []
         self.name = gradio.State("")
-        self.seen = gradio.State({})
+        self.seen = gradio.State(Shown())
         self.timer = gradio.Timer(_EVERY, active=False)
         self.token: Any = None
+        self.tab: Any = None
         self.problem = self.show(gradio.HTML(visible=False, elem_id="problem"), lambda _: html_update(""))
-        self._buttons: list[tuple[Step, Any, Any, Any]] = []
+        self._buttons: list[tuple[Step, Any, Any]] = []
+        self._answers: dict[int, Step] = {}
+        self._labels: dict[str, str] = {}
+        # Events of a tab are handled one behind the other: what is shown last is what came last.
+        self._handling = threading.RLock()
 
     def field(self, name: str, component: Any, *flags: str) -> Any:
         """Add a field of the settings, with a line below it for errors that are about it.
@@ -71,6 +99,7 @@ class Frame:
         import gradio
 
         self.fields[name] = component
+        self._labels |= dict.fromkeys((each.rpartition(".")[2] for each in (name, *flags)), str(component.label))
         if flags:
             note = gradio.HTML(visible=False, elem_classes="we-field-error")
             self.show(note, lambda project: self._field_error(project, name, flags))
@@ -90,10 +119,12 @@ class Frame:
             start = gradio.Button(step.start, variant="primary", elem_id=f"start-{step.key}", scale=0, min_width=220)
             stop = gradio.Button("Stop", variant="stop", visible=False, elem_id=f"stop-{step.key}", scale=0)
         said = gradio.HTML(visible=False, elem_classes="we-said", elem_id=f"said-{step.key}")
+        self._answers[len(self.views)] = step
+        self.show(said, lambda project: {})
         self.show(start, lambda project: {"visible": not _at_work(step, project)})
-        self.show(stop, lambda project: {"visible": _at_work(step, project)})
+        self.show(stop, lambda project: {"visible": _at_work(step, project) and not _is_stopping(step, project)})
         command = gradio.Textbox(
-            label="The same in a terminal",
+            label=_NEXT,
             interactive=False,
             lines=1,
             max_lines=4,
@@ -101,17 +132,19 @@ class Frame:
             elem_classes="we-command",
             elem_id=f"command-{step.key}",
         )
-        self.show(command, lambda project: {"value": str(step.command(project))})
+        self.show(command, lambda project: _line(step, project))
         status = gradio.HTML(elem_id=f"status-{step.key}", elem_classes="we-status")
-        self.show(status, lambda project: html_update(step.status(project)))
+        self.show(status, lambda project: html_update(self.worded(step.status(project))))
         with gradio.Accordion("What the command said", open=False, visible=False) as log:
             lines = gradio.HTML()
         self.show(log, lambda project: {"visible": step.job(project) is not None})
         self.show(lines, lambda project: {"value": _lines(step, project)})
-        self._buttons.append((step, start, stop, said))
+        self._buttons.append((step, start, stop))
 
     def wire(self) -> None:
         """Connect fields, buttons and the clock; nothing is added behind this."""
+        import gradio
+
         inputs = [self.name, self.seen, *self.fields.values()]
         outputs = [self.seen, self.timer, *(view.component for view in self.views)]
         quick: dict[str, Any] = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}
@@ -119,11 +152,17 @@ class Frame:
         for name, component in self.fields.items():
             # Another model takes other prompts, so that all fields follow.
             handler, following = (self.remodelled, [*self.fields.values()]) if name == "model" else (self.changed, [])
-            component.input(
-                self.told(handler, len(following)), inputs, [*following, *outputs], trigger_mode="always_last", **quick
-            )
-        for step, start, stop, said in self._buttons:
-            start.click(self.told(self._starter(step), 1), [self.token, *inputs], [said, *outputs], **quick)
+            # What is pasted into a text comes without a key, so that the library tells of it when the field is left.
+            for event in [component.input, *([component.blur] if isinstance(component, gradio.Textbox) else [])]:
+                event(
+                    self.told(handler, len(following)),
+                    inputs,
+                    [*following, *outputs],
+                    trigger_mode="always_last",
+                    **quick,
+                )
+        for step, start, stop in self._buttons:
+            start.click(self.told(self._starter(step)), [self.token, *inputs], outputs, **quick)
             stop.click(self.told(self._stopper(step)), [self.name, self.seen], outputs, **quick)
 
     def opened(self, project: Project) -> list[Any]:
@@ -132,7 +171,7 @@ class Frame:
 
         settings = project.settings.to_dict()
         values = [gradio.update(value=settings[name]) for name in self.fields]
-        return [project.name, *values, *self._views(project, {})]
+        return [project.name, *values, *self._views(project, Shown())]
 
     @property
     def everything(self) -> list[Any]:
@@ -156,33 +195,36 @@ class Frame:
         import gradio
 
         def guarded(*values: Any) -> list[Any]:
-            try:
-                return handler(*values)
-            except WeightEditError as error:
-                said = gradio.update(**html_update(paragraph(error, "bad")))
-                # Nothing is known to be shown: what comes next shows all.
-                told = [{}, gradio.Timer(_EVERY, active=False), said]
-                return [*[gradio.skip()] * before, *told, *[gradio.skip()] * (len(self.views) - 1)]
+            with self._handling:
+                try:
+                    return handler(*values)
+                except WeightEditError as error:
+                    said = gradio.update(**html_update(paragraph(error, "bad")))
+                    shown = next(each for each in values if isinstance(each, Shown))
+                    shown.forget()
+                    told = [shown, gradio.Timer(_EVERY, active=False), said]
+                    return [*[gradio.skip()] * before, *told, *[gradio.skip()] * (len(self.views) - 1)]
 
         return guarded
 
-    def refreshed(self, name: str, seen: dict[int, str]) -> list[Any]:
+    def refreshed(self, name: str, seen: Shown) -> list[Any]:
         """The views, as jobs have gone on."""
         return self._views(self.project(name), seen)
 
-    def changed(self, name: str, seen: dict[int, str], *values: object) -> list[Any]:
+    def changed(self, name: str, seen: Shown, *values: object) -> list[Any]:
         """The views, as fields have changed, which are kept."""
         return self._views(self.kept(name, values), seen)
 
-    def remodelled(self, name: str, seen: dict[int, str], *values: object) -> list[Any]:
+    def remodelled(self, name: str, seen: Shown, *values: object) -> list[Any]:
         """Fields and views, as the model has changed."""
         import gradio
 
         kept = self.kept(name, values)
         project = kept.saved(kept.settings.on_model(kept.settings.model))
-        old, new = kept.settings.to_dict(), project.settings.to_dict()
+        given, new = dict(zip(self.fields, values, strict=True)), project.settings.to_dict()
         # The others may be written in just now.
-        fields = [gradio.skip() if old[each] == new[each] else gradio.update(value=new[each]) for each in self.fields]
+        following = {each for each in followers() if each in given and given[each] != new[each]}
+        fields = [gradio.update(value=new[each]) if each in following else gradio.skip() for each in self.fields]
         return [*fields, *self._views(project, seen)]
 
     def kept(self, name: str, values: Sequence[object]) -> Project:
@@ -191,15 +233,19 @@ class Frame:
         given = dict(zip(self.fields, values, strict=True))
         # A token that was pasted in the wrong place goes into no file.
         given = {key: value for key, value in given.items() if not (isinstance(value, str) and holds_token(value))}
-        return project.saved(project.settings.changed(given))
+        settings = project.settings.changed(given)
+        if settings.model != project.settings.model:
+            # A button may be pressed before the fields have followed.
+            settings = settings.on_model(settings.model)
+        return project.saved(settings)
 
     def _starter(self, step: Step) -> Callable[..., list[Any]]:
-        import gradio
-
-        def start(token: str, name: str, seen: dict[int, str], *values: object) -> list[Any]:
+        def start(token: str, name: str, seen: Shown, *values: object) -> list[Any]:
+            # What the fields say at the press is what is kept, what runs, and what is shown.
             project = self.kept(name, values)
-            said = self.start(step, project, token)
-            return [gradio.update(**html_update(paragraph(said, "bad"))), *self._views(self.project(name), seen)]
+            missing = step.command(project).missing
+            seen.refused[step.key] = self.start(step, project, token), missing
+            return self._views(self.project(name), seen)
 
         return start
 
@@ -207,7 +253,7 @@ class Frame:
         """Start a step's command; returns why it was not started, empty where it was."""
         command = step.command(project)
         if _at_work(step, project):
-            return "It is at work already."
+            return _BUSY
         if command.missing:
             return command.missing
         try:
@@ -226,7 +272,7 @@ class Frame:
         return ""
 
     def _stopper(self, step: Step) -> Callable[..., list[Any]]:
-        def stop(name: str, seen: dict[int, str]) -> list[Any]:
+        def stop(name: str, seen: Shown) -> list[Any]:
             project = self.project(name)
             job = step.job(project)
             if job is not None:
@@ -236,24 +282,34 @@ class Frame:
 
         return stop
 
-    def _views(self, project: Project, seen: dict[int, str]) -> list[Any]:
+    def _views(self, project: Project, seen: Shown) -> list[Any]:
         """What has been seen, the clock, and each view's update; those that are as they were are left alone."""
         import gradio
 
-        now: dict[int, str] = {}
         updates = []
         for place, view in enumerate(self.views):
-            properties = _rendered(view, project)
-            now[place] = sha256(repr(properties).encode("utf-8", "replace")).hexdigest()
-            updates.append(gradio.skip() if seen.get(place) == now[place] else gradio.update(**properties))
-        return [now, gradio.Timer(_EVERY, active=project.running), *updates]
+            answers = self._answers.get(place)
+            properties = _rendered(view, project) if answers is None else _refusal(answers, project, seen)
+            now = sha256(repr(properties).encode("utf-8", "replace")).hexdigest()
+            updates.append(gradio.skip() if seen.digests.get(place) == now else gradio.update(**properties))
+            seen.digests[place] = now
+        return [seen, gradio.Timer(_EVERY, active=project.running), *updates]
+
+    def worded(self, html: str) -> str:
+        """HTML with the page's labels in place of the command line's flags, as far as the page has the fields."""
+
+        def label(found: re.Match[str]) -> str:
+            known = self._labels.get(found[1].replace("-", "_"))
+            return found[0] if known is None else f"“{text(known)}”"
+
+        return re.sub(r"(?<![\w-])--([a-z][a-z-]*[a-z])(?![\w-])", label, html)
 
     def _field_error(self, project: Project, name: str, flags: Sequence[str]) -> Update:
         value = str(getattr(project.settings, name))
         for step in self.steps:
             job = step.job(project)
             if job is not None and job.state == "failed" and job.error and _names(job.error, job.options, flags, value):
-                return {"value": paragraph(job.error, "bad"), "visible": True}
+                return {"value": self.worded(paragraph(job.error, "bad")), "visible": True}
         return {"value": "", "visible": False}
 
 
@@ -288,6 +344,32 @@ def _rendered(view: View, project: Project) -> Update:
 def _at_work(step: Step, project: Project) -> bool:
     job = step.job(project)
     return job is not None and job.state == "running"
+
+
+def _is_stopping(step: Step, project: Project) -> bool:
+    job = step.job(project)
+    return job is not None and job.is_stopping
+
+
+def _line(step: Step, project: Project) -> Update:
+    """The line of the job that is at work, as its folder says; else that of the one that the button would start."""
+    job = step.job(project)
+    if job is not None and job.state == "running":
+        return {"label": _NOW, "value": shell_line(job.words)}
+    command = step.command(project)
+    label = _NEXT if job is None else f"{_NEXT}, if it is started now"
+    if command.files:
+        # Else it would be taken for one that is there already.
+        label += f"; “{step.start}” writes {' and '.join(path.name for path, _ in command.files)} before"
+    return {"label": label, "value": str(command)}
+
+
+def _refusal(step: Step, project: Project, seen: Shown) -> Update:
+    """Why the button did not start the step, as long as it is so."""
+    said, missing = seen.refused.get(step.key, ("", ""))
+    if said and (step.command(project).missing != missing or (said == _BUSY and not _at_work(step, project))):
+        said = ""
+    return html_update(paragraph(said, "bad"))
 
 
 def _lines(step: Step, project: Project) -> str:

@@ -40,7 +40,10 @@ _POLICY = (
 _DROPPED = (b"forwarded", b"x-forwarded-host", b"x-forwarded-proto", b"x-forwarded-for", b"x-forwarded-prefix")
 """Headers of a proxy, which there is none of; the library would believe them."""
 
-_CLOSED = "Open the page by the address that weight-edit ui has printed; it has the key in it."
+_CLOSED = (
+    "Open the page by the address that weight-edit ui has printed in its terminal when it was started last; it has the "
+    "key in it. The key of an earlier start opens nothing any more; projects, and what was started, are still there."
+)
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,10 @@ class Guard:
         if scope["method"] == "GET" and (self._is_key(given) or self._is_ticket(given)):
             # The key goes into a cookie and out of the address: a copied one should not hold it.
             await _answer(send, 303, "", [(b"location", b"/"), (b"set-cookie", self._kept().encode("ascii"))])
+            return
+        if scope["path"] == "/manifest.json":
+            # Browsers ask for it without cookies, and call a refusal an error of the page. There is no app to install.
+            await _answer(send, 200, "{}", [(b"content-type", b"application/manifest+json")])
             return
         if not self._is_key(self._cookie_in(headers)):
             await _answer(send, 403, _CLOSED)
@@ -190,7 +197,7 @@ def _secured(headers: Any) -> list[tuple[bytes, bytes]]:
 
 
 async def _answer(send: Send, status: int, words: str, headers: list[tuple[bytes, bytes]] | None = None) -> None:
-    plain = [(b"content-type", b"text/plain; charset=utf-8"), (b"cache-control", b"no-store")]
-    start = {"type": "http.response.start", "status": status, "headers": _secured([*plain, *(headers or [])])}
+    plain = {b"content-type": b"text/plain; charset=utf-8", b"cache-control": b"no-store", **dict(headers or ())}
+    start = {"type": "http.response.start", "status": status, "headers": _secured([*plain.items()])}
     await send(start)
     await send({"type": "http.response.body", "body": words.encode("utf-8")})

@@ -8,9 +8,9 @@ from weight_edit.redaction import given_token, redacted
 _MOST = 20
 
 
-def search_hub(words: str, token: str = "") -> tuple[list[str], str]:
+def search_hub(words: str, token: str | None = None) -> tuple[list[str], str]:
     """Names of text models on the Hub, the most downloaded first; or none, and why."""
-    words = words.strip()
+    words, token = words.strip(), (token or "").strip()
     if not words:
         return [], "Write some words of the model's name."
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
@@ -21,7 +21,7 @@ def search_hub(words: str, token: str = "") -> tuple[list[str], str]:
 
     try:
         with bounded_client():
-            api = HfApi(token=given_token(token.strip()) if token.strip() else None)
+            api = HfApi(token=given_token(token) if token else None)
             found = api.list_models(search=words, pipeline_tag="text-generation", sort="downloads", limit=_MOST)
             names = [plain(model.id) for model in found]
     except Exception as error:  # noqa: BLE001 (whatever the client raises without a network)

@@ -121,6 +121,11 @@ class Job:
         return "stopped" if (self.folder / _STOPPED).exists() else "lost"
 
     @property
+    def is_stopping(self) -> bool:
+        """Whether it is at work and was asked to stop."""
+        return self.state == "running" and (self.folder / _STOPPED).exists()
+
+    @property
     def error(self) -> str | None:
         """The line that it failed with; None where it has not."""
         if self.state == "failed" and self.result is not None:

@@ -17,6 +17,12 @@ def text(value: object) -> str:
     return escape(shown, quote=True).replace("$", "&#36;").replace("{", "&#123;").replace("`", "&#96;")
 
 
+def code(value: str) -> str:
+    """A text as HTML, with what stands between backticks as code."""
+    parts = [text(part) for part in value.split("`")]
+    return "".join(f"<code>{part}</code>" if place % 2 else part for place, part in enumerate(parts))
+
+
 def paragraph(value: object, tone: Tone = "plain") -> str:
     """A paragraph in one of the page's tones; nothing for an empty text."""
     role = ' role="alert"' if tone == "bad" else ""
@@ -56,6 +62,12 @@ def facts(entries: Mapping[str, object]) -> str:
     """Names with their values, as a list."""
     rows = "".join(f"<div><dt>{text(name)}</dt><dd>{text(value)}</dd></div>" for name, value in entries.items())
     return f'<dl class="we-facts">{rows}</dl>' if rows else ""
+
+
+def glossary(entries: Mapping[str, str]) -> str:
+    """Words with what they mean, one below the other; what stands between backticks is code."""
+    rows = "".join(f"<div><dt>{text(name)}</dt><dd>{code(said)}</dd></div>" for name, said in entries.items())
+    return f'<dl class="we-words">{rows}</dl>' if rows else ""
 
 
 def rate(value: Any) -> str:

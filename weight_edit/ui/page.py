@@ -1,12 +1,15 @@
 """The local page: a header with the projects, and a row of steps."""
 
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from weight_edit.errors import WeightEditError
+from weight_edit.ui.commands import shown_path
 from weight_edit.ui.frame import Frame
 from weight_edit.ui.markup import paragraph
-from weight_edit.ui.project import list_projects, new_project, open_project, open_run
+from weight_edit.ui.project import Project, list_projects, new_project, open_project, open_run
+from weight_edit.ui.step import Step
 from weight_edit.ui.steps import chat, choice, cost, edit, find, model, prompts, publishing, reading, verification
 
 if TYPE_CHECKING:
@@ -14,6 +17,8 @@ if TYPE_CHECKING:
     from gradio.themes import Base
 
 STYLE = Path(__file__).with_name("style.css")
+
+_CONNECTION = Path(__file__).with_name("connection.js")
 
 STEPS = (
     ("Model", model.build),
@@ -60,6 +65,11 @@ def theme() -> "Base":
     )
 
 
+def script() -> str:
+    """The page's own script, as it stands in the head: whether its server is there."""
+    return f"<script>{_CONNECTION.read_text('utf-8')}</script>"
+
+
 def page(folder: Path) -> "Blocks":
     """The page over a folder of projects, not served yet."""
     import gradio
@@ -79,12 +89,16 @@ def page(folder: Path) -> "Blocks":
                 )
                 taken = gradio.Button("Open the run", scale=0, min_width=160, elem_id="open-run")
             said = gradio.HTML(elem_id="said-open")
+        place = gradio.HTML(elem_id="place")
+        frame.show(place, lambda project: {"value": paragraph(_place(project), "note")})
+        numbers: dict[str, int] = {}
         with gradio.Tabs(overflow_behavior="wrap", elem_id="steps") as tabs:
             for number, (name, build) in enumerate(STEPS, 1):
                 with gradio.Tab(f"{number} {name}", id=number, elem_id=f"step-{number}") as tab:
-                    first = len(frame.steps)
+                    first, frame.tab = len(frame.steps), tab
                     build(frame)
                     _mark(frame, tab, f"{number} {name}", first)
+                    numbers |= {step.key: number for step in frame.steps[first:]}
                     if number < len(STEPS):
                         onward = gradio.Button(
                             f"Next: {STEPS[number][0]}", elem_id=f"next-{number}", scale=0, elem_classes="we-next"
@@ -98,15 +112,43 @@ def page(folder: Path) -> "Blocks":
                             api_visibility="private",
                         )
         frame.wire()
-        _wire_projects(frame, chooser, said, blocks=blocks, fresh=fresh, path=path, taken=taken)
+        tabbed = (tabs, lambda project: standing(frame.steps, numbers, project))
+        _wire_projects(frame, chooser, said, tabbed, blocks=blocks, fresh=fresh, path=path, taken=taken)
     return blocks
 
 
-def _wire_projects(frame: Frame, chooser: Any, said: Any, *, blocks: Any, fresh: Any, path: Any, taken: Any) -> None:
+def standing(steps: Sequence[Step], numbers: Mapping[str, int], project: Project) -> int:
+    """The number of the step that a project stands at: that of the job that was started last.
+
+    Args:
+        numbers: of steps, by their keys.
+    """
+    of_jobs = (numbers[step.key] for job in reversed(project.jobs) for step in steps if step.mine(job))
+    # Of a run that was opened, what it found is shown where it would have been baked.
+    return next(of_jobs, 1 if project.opened is None else numbers["bake"])
+
+
+def _place(project: Project) -> str:
+    said = f"All files of this project are in {shown_path(project.folder)}; downloads are in the Hub's own cache."
+    return said if project.opened is None else f"{said} The run that was opened is in {shown_path(project.opened)}."
+
+
+def _wire_projects(
+    frame: Frame,
+    chooser: Any,
+    said: Any,
+    tabbed: tuple[Any, Callable[[Project], int]],
+    *,
+    blocks: Any,
+    fresh: Any,
+    path: Any,
+    taken: Any,
+) -> None:
     """Connect what opens projects."""
     import gradio
 
-    outputs = [said, chooser, *frame.everything]
+    tabs, standing_at = tabbed
+    outputs = [said, chooser, tabs, *frame.everything]
     quick: dict[str, Any] = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}
 
     def shown(name: object, problem: str = "") -> list[Any]:
@@ -114,7 +156,8 @@ def _wire_projects(frame: Frame, chooser: Any, said: Any, *, blocks: Any, fresh:
         if name and project.name != name and not problem:
             problem = f"There is no project {name}, or it cannot be read: this one was used last."
         listed = gradio.update(choices=list_projects(frame.folder), value=project.name)
-        return [paragraph(problem, "bad"), listed, *frame.opened(project)]
+        selected = gradio.Tabs(selected=standing_at(project))
+        return [paragraph(problem, "bad"), listed, selected, *frame.opened(project)]
 
     def loaded(request: "Request") -> list[Any]:
         return shown(request.query_params.get("project"))

@@ -8,13 +8,15 @@ import stat
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 from weight_edit.checkpoint.files import printable
 from weight_edit.checkpoint.whole_file import write_whole
+from weight_edit.directions.taken import can_be_taken, take_candidate
 from weight_edit.errors import UsageError
+from weight_edit.plan.plan import parse_layers
 from weight_edit.ui.jobs import Job, read_jobs
 from weight_edit.ui.opened_run import read_recipe, read_summary, settings_of
 from weight_edit.ui.settings import Settings
@@ -84,7 +86,7 @@ class Project:
         """
         found = self.find
         if found is not None and found.out is not None and found.out.is_file():
-            return found.out
+            return found.out if self.candidate is None else self._taken(found.out, self.candidate)
         kept = self.folder / "opened.safetensors"
         recipe = None if self.opened is None else read_recipe(self.opened)
         fits = recipe is not None and settings_of(recipe).model == self.settings.model
@@ -94,6 +96,53 @@ class Project:
     def find(self) -> Job | None:
         """The find that was done last on the model that is chosen."""
         return self.latest("find", where=lambda job: job.state == "done" and self._is_of_model(job))
+
+    @property
+    def blocks(self) -> int:
+        """How many blocks the model has, as the last find tells; 0 where it is not known."""
+        scores = self.find.result.get("scores") if self.find is not None and self.find.result else None
+        listed = [each.get("layer") for each in scores if isinstance(each, dict)] if isinstance(scores, list) else []
+        return 1 + max((layer for layer in listed if isinstance(layer, int)), default=-1)
+
+    @cached_property
+    def candidates(self) -> Mapping[str, Mapping[str, Any]]:
+        """The candidates that may be taken in place of the find's own choice, by names that no other find's have."""
+        found = self.find
+        if found is None or found.result is None or found.out is None or not found.out.is_file():
+            return {}
+        scores = found.result.get("scores")
+        listed = [each for each in scores if isinstance(each, dict)] if isinstance(scores, list) else []
+        own = found.result.get("layer"), found.result.get("position")
+        usable = [
+            each
+            for each in listed
+            if isinstance(each.get("layer"), int)
+            and isinstance(each.get("position"), int | None)
+            and each.get("norm")
+            and (each["layer"], each["position"]) != own
+        ]
+        if not usable or not _can_be_taken(found.out, found.out.stat().st_mtime_ns):
+            return {}
+        return {f"{found.name}:{each['layer']}:{each['position']}": each for each in usable}
+
+    @property
+    def candidate(self) -> Mapping[str, Any] | None:
+        """The candidate that the user took; None for the find's own choice."""
+        return self.candidates.get(self.settings.candidate)
+
+    @property
+    def place(self) -> tuple[object, object]:
+        """Layer and position of the direction that is taken of a find."""
+        taken = self.candidate or (self.find.result if self.find is not None else None) or {}
+        return taken.get("layer"), taken.get("position")
+
+    def _taken(self, found: Path, candidate: Mapping[str, Any]) -> Path:
+        """The directions file of another candidate, beside the find's; written when it is first asked for."""
+        name = f"{found.stem}-layer{candidate['layer']}-position{candidate['position']}.safetensors"
+        path = self.folder / name
+        if not path.is_file():
+            take_candidate(found, candidate["layer"], candidate["position"], path)
+        return path
 
     def _is_of_model(self, job: Job) -> bool:
         return self.settings.model in job.words
@@ -156,6 +205,24 @@ class Project:
         if settings != self.settings:
             _write(self.folder, settings, self.opened)
         return Project(self.folder, settings, self.opened, self.jobs)
+
+
+@lru_cache(maxsize=32)
+def _can_be_taken(path: Path, _: int) -> bool:
+    """Whether a find's other candidates can be taken; the second argument tells a file from a later one there."""
+    return can_be_taken(path)
+
+
+def edit_problem(project: Project) -> str:
+    """What is wrong with the edit's fields before anything is run; empty where nothing is."""
+    try:
+        layers = parse_layers(project.settings.layers or None)
+    except UsageError as error:
+        return str(error)
+    blocks = project.blocks
+    if layers and blocks and max(layers) >= blocks:
+        return f"layers '{project.settings.layers}' are more than {project.settings.model} has: 0 to {blocks - 1}"
+    return ""
 
 
 def read_project(folder: Path) -> Project | None:

@@ -99,7 +99,7 @@ def page_app(folder: Path) -> "App":
     import gradio
     from fastapi import FastAPI
 
-    from weight_edit.ui.page import STYLE, page, theme
+    from weight_edit.ui.page import STYLE, page, script, theme
     from weight_edit.ui.report_route import add_report
 
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
@@ -113,6 +113,7 @@ def page_app(folder: Path) -> "App":
         server_name="127.0.0.1",
         theme=theme(),
         css_paths=STYLE,
+        head=script(),
         footer_links=[],
         run_history=False,
         allowed_paths=[],

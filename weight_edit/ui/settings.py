@@ -31,7 +31,9 @@ class Settings:
         trials, descents, judged: of a search.
         pick: which point of a search's front is taken.
         point: the digest of the one that is taken in its place; empty for none.
+        candidate: the name of the candidate of a find that is taken in place of its own choice; empty for that.
         way: "find" or "search".
+        tried: what is talked to in the chat, "hooks" (the edit as it would be) or "baked".
         kind, strength, layers: the edit.
         measured: bake by a run, which measures before and after, verifies and reports.
         repo, private: where it is pushed.
@@ -57,7 +59,9 @@ class Settings:
     judged: float = 16
     pick: str = "refusal<=0.05"
     point: str = ""
+    candidate: str = ""
     way: str = "find"
+    tried: str = "hooks"
     kind: str = "ablate"
     strength: float = 1.0
     layers: str = ""
@@ -90,6 +94,11 @@ class Settings:
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
         return asdict(self)
+
+
+def followers() -> tuple[str, ...]:
+    """The fields that may change with the model."""
+    return (*public_prompts(), "best_effort")
 
 
 def public_prompts() -> dict[str, str]:

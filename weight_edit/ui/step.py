@@ -21,8 +21,8 @@ class Step:
         command: the command for a project as it is now.
         mine: whether a job is one of this step's.
         shown: HTML of a job that is done.
-        warning: what is said before it is started; empty for nothing.
         secret: whether it may need an access token.
+        counted: whether the step's name says that it is done.
     """
 
     key: str
@@ -30,8 +30,8 @@ class Step:
     command: Callable[[Project], Command]
     mine: Callable[[Job], bool]
     shown: Callable[[Project, Job], str]
-    warning: str = ""
     secret: bool = True
+    counted: bool = True
 
     def job(self, project: Project) -> Job | None:
         """The job that was started last."""
@@ -56,7 +56,8 @@ class Step:
     def mark(self, project: Project) -> str:
         """A sign for the step's name: at work, done, or failed."""
         job = self.job(project)
-        return "" if job is None else {"running": "…", "done": " ✓", "stopped": ""}.get(job.state, " !")
+        done = " ✓" if self.counted else ""
+        return "" if job is None else {"running": "…", "done": done, "stopped": ""}.get(job.state, " !")
 
 
 def verb_of(*verbs: str) -> Callable[[Job], bool]:
@@ -85,5 +86,7 @@ def _running(job: Job) -> str:
     steps = table(("step", "state", "time", "figures so far"), rows, "Steps") if rows else ""
     front = ", ".join(f"{refusal:.2f} at {damage:.2g}" for refusal, damage in job.log.front)
     steps += paragraph(f"The front so far, refusal at damage in nats per token: {front}" if front else "")
+    if job.is_stopping:
+        steps += paragraph("Stopping: what is done is kept where it can be. This takes a moment.", "note")
     share = None if progress is None else progress.share
     return steps + bar(share, "Progress") + paragraph(f"{said} · {duration(job.seconds)} so far", "note")

@@ -5,10 +5,11 @@ from contextlib import suppress
 from typing import Any
 
 from weight_edit.errors import WeightEditError
-from weight_edit.ui.commands import chat_command
+from weight_edit.ui.commands import Command, chat_command
 from weight_edit.ui.conversation import BAKED, HOOKS, Conversation, example
 from weight_edit.ui.frame import Frame, html_update
 from weight_edit.ui.markup import paragraph
+from weight_edit.ui.project import Project
 from weight_edit.ui.steps.heading import heading
 
 
@@ -26,18 +27,21 @@ def build(frame: Frame) -> None:
         way = gradio.Radio(
             label="Beside the model as it is",
             choices=[("the edit as it would be", HOOKS), ("the baked model", BAKED)],
-            value=HOOKS,
+            info="A direction of a find can be tried before it is baked, a point of a search when it is baked.",
             elem_id="chat-way",
         )
+        frame.field("tried", way)
         strength = gradio.Slider(
             0,
             2,
             step=0.05,
             label="Strength",
-            info="1 takes all of it away. Step 7 bakes what is set here.",
+            info="Of a find's direction: 1 takes all of it away, 0 nothing. Step 7 bakes what is set here.",
             elem_id="strength",
         )
         frame.field("strength", strength, "strength", "edit.strength")
+    lacking = gradio.HTML(visible=False, elem_id="chat-lacking")
+    frame.show(lacking, lambda project: html_update(paragraph(_command(project).missing, "note")))
     turns = gradio.HTML(elem_id="turns", elem_classes="we-turns")
     prompt = gradio.Textbox(label="Your prompt", lines=2, max_lines=8, elem_id="prompt")
     said = gradio.HTML(visible=False, elem_id="said-chat")
@@ -55,18 +59,26 @@ def build(frame: Frame) -> None:
         elem_classes="we-command",
         elem_id="command-chat",
     )
-    frame.show(command, lambda project: {"value": str(chat_command(project.settings, project.directions))})
+    frame.show(command, lambda project: {"value": str(_command(project)), "visible": not _command(project).missing})
 
-    def reply(name: str, chosen: str, text: str) -> Iterator[list[Any]]:
-        quiet = gradio.update(**html_update(""))
-        if conversation.session is None:
-            yield [gradio.skip(), gradio.update(**html_update(paragraph("Loading the model …", "note"))), gradio.skip()]
+    def reply(name: str, text: str) -> Iterator[list[Any]]:
+        """Turns, what is said, the prompt, and the button, as the answers come."""
+        quiet, same, begun = gradio.update(**html_update("")), gradio.skip(), False
         try:
             project = frame.project(name)
-            for shown in conversation.reply(project, chosen, text):
-                yield [shown, quiet, ""]
+            for shown in conversation.reply(project, project.settings.tried, text):
+                if shown is None:
+                    begun = True
+                    doing = "Loading the model …" if conversation.session is None else "Answering …"
+                    said = gradio.update(**html_update(paragraph(doing, "note")))
+                    yield [same, said, "", gradio.update(value="Wait …", interactive=False)]
+                else:
+                    yield [shown, quiet, same, same]
+            yield [same, quiet, same, gradio.update(value="Send", interactive=True)]
         except WeightEditError as error:
-            yield [gradio.skip(), gradio.update(**html_update(paragraph(error, "bad"))), gradio.skip()]
+            # The prompt is there again, to be sent once more.
+            again = [text, gradio.update(value="Send", interactive=True)] if begun else [same, same]
+            yield [same, gradio.update(**html_update(paragraph(error, "bad"))), *again]
 
     def stopped(name: str) -> None:
         with suppress(WeightEditError):
@@ -89,15 +101,29 @@ def build(frame: Frame) -> None:
 
     private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
     for event in (send.click, prompt.submit):
+        # None is swallowed: a second one is told that the first is still being answered.
         event(
             reply,
-            [frame.name, way, prompt],
-            [turns, said, prompt],
-            concurrency_limit=1,
-            concurrency_id="chat",
+            [frame.name, prompt],
+            [turns, said, prompt, send],
+            concurrency_limit=None,
+            trigger_mode="multiple",
+            **private,
+        )
+    # What was wrong with another prompt is not so of this one.
+    for changed in (prompt.input, way.input, frame.tab.select):
+        changed(
+            lambda: gradio.skip() if conversation.is_busy else gradio.update(**html_update("")),
+            None,
+            [said],
+            queue=False,
             **private,
         )
     stop.click(stopped, [frame.name], None, queue=False, **private)
     close.click(closed, [frame.name], [turns, said], queue=False, **private)
     refused.click(suggest("test_refused"), [frame.name, count], [prompt, count], queue=False, **private)
     ordinary.click(suggest("test_answered"), [frame.name, count], [prompt, count], queue=False, **private)
+
+
+def _command(project: Project) -> Command:
+    return chat_command(project.settings, project.directions, project.edited)

@@ -1,12 +1,13 @@
 """The fifth step: the candidates of a find, or the front of a search, and which of them is taken."""
 
 from weight_edit.ui.figures import candidates_table, found_directions, front_table
-from weight_edit.ui.frame import Frame, Update
+from weight_edit.ui.frame import Frame, Update, html_update
 from weight_edit.ui.front_picture import front_picture
-from weight_edit.ui.markup import paragraph
-from weight_edit.ui.project import Project
+from weight_edit.ui.markup import glossary, paragraph
+from weight_edit.ui.project import Project, edit_problem
 from weight_edit.ui.steps.heading import heading
 
+_CHOSEN = ("the one that the find chose", "")
 _OWN = ("the one that the search picks by its rule", "")
 
 
@@ -22,6 +23,17 @@ def build(frame: Frame) -> None:
     )
     frame.field("point", point)
     frame.show(point, _points)
+    candidate = gradio.Dropdown(
+        label="Candidate that is taken",
+        choices=[_CHOSEN],
+        visible=False,
+        interactive=True,
+        info="Another one is written as a directions file of its own, beside the find's. One that misses a bound was "
+        "measured no further.",
+        elem_id="candidate",
+    )
+    frame.field("candidate", candidate)
+    frame.show(candidate, _candidates)
     with gradio.Accordion("The edit", open=False):
         _edit(frame)
 
@@ -32,14 +44,30 @@ def _edit(frame: Frame) -> None:
 
     from weight_edit.utils.registry_listing import registered
 
+    known = registered("edits/kinds", "edit")
     with gradio.Row():
-        kind = gradio.Dropdown(label="Kind of edit", choices=list(registered("edits/kinds", "edit")), elem_id="kind")
+        kind = gradio.Dropdown(
+            label="Kind of edit",
+            choices=list(known),
+            info="ablate takes the direction away, everywhere; it is the usual one. All are said below.",
+            elem_id="kind",
+        )
         frame.field("kind", kind, "kind")
-        layers = gradio.Textbox(label="Layers", placeholder="all", info="such as 0-31 or 4,8-12", elem_id="layers")
+        layers = gradio.Textbox(
+            label="Layers",
+            placeholder="all",
+            info="Blocks whose weights are changed, such as 0-31 or 4,8-12. Empty is all of them, which takes the "
+            "direction away whole.",
+            elem_id="layers",
+        )
         frame.field("layers", layers, "layers", "edit.layers")
+    wrong = gradio.HTML(visible=False, elem_id="edit-wrong")
+    frame.show(wrong, lambda project: html_update(paragraph(edit_problem(project), "bad")))
     gradio.HTML(
         paragraph("A point of a search has its own strengths and layers; these are for a direction of a find.", "note")
     )
+    with gradio.Accordion("What the kinds are", open=False):
+        gradio.HTML(glossary({name: each.summary for name, each in known.items()}))
 
 
 def _shown(project: Project) -> str:
@@ -51,7 +79,20 @@ def _shown(project: Project) -> str:
     if found is None:
         said = "The direction is that of the run that was opened." if project.directions else ""
         return paragraph(said or "No find of this model is done yet: go back to step 4.", "note")
-    return found_directions(project, found) + candidates_table(found.result or {})
+    said = "The direction that the find chose is not taken: another one is, as you chose below."
+    other = "" if project.candidate is None else paragraph(said, "note")
+    return found_directions(project, found) + other + candidates_table(found.result or {}, project.place)
+
+
+def _candidates(project: Project) -> Update:
+    if project.settings.way == "search" or not project.candidates:
+        return {"visible": False, "choices": [_CHOSEN], "value": ""}
+    names = [
+        (f"layer {each['layer']}, position {each['position']}: {each.get('rejected') or 'keeps the bounds'}", name)
+        for name, each in sorted(project.candidates.items(), key=lambda item: item[1].get("rejected") is not None)
+    ]
+    taken = project.settings.candidate if project.candidate is not None else ""
+    return {"visible": True, "choices": [_CHOSEN, *names], "value": taken}
 
 
 def _points(project: Project) -> Update:

@@ -1,12 +1,14 @@
 """The seventh step: the edited checkpoint is written."""
 
-from weight_edit.ui.commands import Command, bake_command, point_command, run_command
+from dataclasses import replace
+
+from weight_edit.ui.commands import Command, bake_command, point_command, run_command, shown_path
 from weight_edit.ui.figures import run_figures
 from weight_edit.ui.frame import Frame, html_update
 from weight_edit.ui.jobs import Job
 from weight_edit.ui.markup import facts, paragraph, size
 from weight_edit.ui.opened_run import left_out, read_recipe, read_summary
-from weight_edit.ui.project import Project
+from weight_edit.ui.project import Project, edit_problem
 from weight_edit.ui.step import Step, verb_of
 from weight_edit.ui.steps.heading import heading
 
@@ -26,6 +28,8 @@ def build(frame: Frame) -> None:
         elem_id="measured",
     )
     frame.field("measured", measured)
+    baked = gradio.HTML(elem_id="what-is-baked")
+    frame.show(baked, lambda project: html_update(what_is_baked(project)))
     step = Step(key="bake", start="Bake", command=edit_command, mine=verb_of("bake", "run"), shown=_shown)
     frame.work(step)
     opened = gradio.HTML()
@@ -37,9 +41,51 @@ def edit_command(project: Project) -> Command:
     settings, out = project.settings, project.next_out("run")
     if settings.way == "search":
         return point_command(settings, project.point, project.folder, out)
+    problem = edit_problem(project) if project.directions is not None else ""
+    if problem:
+        return replace(_edit(project), missing=problem)
+    return _edit(project)
+
+
+def _edit(project: Project) -> Command:
+    settings, out = project.settings, project.next_out("run")
     if settings.measured:
         return run_command(settings, project.directions, project.folder, out)
     return bake_command(settings, project.directions, project.next_out("model"))
+
+
+def what_is_baked(project: Project) -> str:
+    """What the button would bake, in a few facts; empty where there is nothing yet."""
+    settings = project.settings
+    if settings.way == "search":
+        if project.point is None or project.search is None:
+            return ""
+        place = next(place for place, point in enumerate(project.front, 1) if point.get("digest") == project.picked)
+        own = "picked by the search's rule" if project.picked != settings.point else "chosen in step 5"
+        entries = {
+            "what is baked": f"point {place} of {len(project.front)}, {own}",
+            "of": project.search.name,
+            "edit": "its own strengths and layers, as its file says",
+            "file": shown_path(project.point),
+        }
+        return facts({"model": settings.model, **entries})
+    if project.directions is None:
+        return ""
+    found = project.find
+    said = "that of the run that was opened"
+    if found is not None:
+        told = found.result or {}
+        layer, position = project.place
+        said = f"layer {layer}, position {position}, by {told.get('method')}"
+        said += "" if project.candidate is None else ", chosen in step 5"
+    entries = {
+        "direction": said,
+        "of": "the run" if found is None else found.name,
+        "edit": f"{settings.kind}, strength {settings.strength:g}",
+        "layers": settings.layers or "all",
+        "file": shown_path(project.directions),
+    }
+    return facts({"model": settings.model, **entries})
 
 
 def _shown(project: Project, job: Job) -> str:

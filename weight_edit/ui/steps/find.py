@@ -6,6 +6,7 @@ from pathlib import Path
 from weight_edit.ui.commands import Command, find_command, search_command, shell_line
 from weight_edit.ui.figures import found_directions, searched
 from weight_edit.ui.frame import Frame
+from weight_edit.ui.markup import glossary
 from weight_edit.ui.project import Project
 from weight_edit.ui.step import Step, verb_of
 from weight_edit.ui.steps.heading import heading
@@ -26,36 +27,22 @@ def build(frame: Frame) -> None:
     )
     frame.field("way", way)
     with gradio.Accordion("Settings", open=False):
-        with gradio.Row():
-            method = gradio.Dropdown(
-                label="Method", choices=list(registered("directions/finders", "finder")), elem_id="method"
-            )
-            frame.field("method", method, "method")
-            most = gradio.Number(
-                label="Largest KL divergence, nats",
-                info="A candidate that changes ordinary answers more is not taken.",
-                elem_id="max-kl",
-            )
-            frame.field("max_kl", most, "max_kl")
-        with gradio.Row():
-            confirm = gradio.Number(label="Answers that confirm the choice", precision=0, minimum=0, info="0 for none")
-            frame.field("confirm", confirm, "confirm")
-            best = gradio.Checkbox(label="Take the nearest candidate where none keeps the bounds")
-            frame.field("best_effort", best, "best_effort")
-        with gradio.Row():
-            for name, label in (
-                ("trials", "Trials of a search"),
-                ("descents", "Descents"),
-                ("judged", "Candidates judged"),
-            ):
-                with gradio.Column(min_width=160):
-                    count = gradio.Number(label=label, precision=0, minimum=0, elem_id=name)
-                    frame.field(name, count, name)
-            with gradio.Column(min_width=160):
-                pick = gradio.Textbox(
-                    label="Point that is picked", info="such as refusal<=0.05, or knee", elem_id="pick"
-                )
-                frame.field("pick", pick, "pick")
+        known = registered("directions/finders", "finder")
+        method = gradio.Dropdown(
+            label="Method",
+            choices=list(known),
+            info="How directions are computed from the prompts; mean-difference is the usual one.",
+            elem_id="method",
+        )
+        frame.field("method", method, "method")
+        with gradio.Column(elem_id="of-find") as for_find:
+            _of_a_find(frame)
+        with gradio.Column(visible=False, elem_id="of-search") as for_search:
+            _of_a_search(frame)
+        with gradio.Accordion("What the methods are", open=False):
+            gradio.HTML(glossary({name: each.summary for name, each in known.items()}))
+    frame.show(for_find, lambda project: {"visible": not _searches(project)})
+    frame.show(for_search, lambda project: {"visible": _searches(project)})
     with gradio.Column() as finding:
         find = Step(
             key="find",
@@ -76,6 +63,55 @@ def build(frame: Frame) -> None:
         frame.work(search)
     frame.show(finding, lambda project: {"visible": not _searches(project)})
     frame.show(searching, lambda project: {"visible": _searches(project)})
+
+
+def _of_a_find(frame: Frame) -> None:
+    import gradio
+
+    with gradio.Row():
+        most = gradio.Number(
+            label="Largest KL divergence, nats",
+            info="How far a candidate may change the answers to ordinary prompts; 0 is not at all. Those that change "
+            "more are not taken.",
+            elem_id="max-kl",
+        )
+        frame.field("max_kl", most, "max_kl")
+        confirm = gradio.Number(
+            label="Answers that confirm the choice",
+            info="Refused prompts that the model answers under the chosen direction before it is written: 16 is a "
+            "good number, 0 is none.",
+            precision=0,
+            minimum=0,
+        )
+        frame.field("confirm", confirm, "confirm")
+    best = gradio.Checkbox(
+        label="Take the nearest candidate where none keeps the bounds", info="Else nothing is written then."
+    )
+    frame.field("best_effort", best, "best_effort")
+
+
+_COUNTS = (
+    ("trials", "Trials of a search", "Strengths that are tried by a sampler; more find better ones, and take longer."),
+    ("descents", "Descents", "Improvements by gradient, each of the same time; 0 for none."),
+    ("judged", "Candidates judged", "Of the best, how many answer prompts and are judged by that; at least 8."),
+)
+
+
+def _of_a_search(frame: Frame) -> None:
+    import gradio
+
+    with gradio.Row():
+        for name, label, info in _COUNTS:
+            with gradio.Column(min_width=160):
+                count = gradio.Number(label=label, info=info, precision=0, minimum=0, elem_id=name)
+                frame.field(name, count, name)
+    pick = gradio.Textbox(
+        label="Point that is picked",
+        info="refusal<=0.05 is the least damage where at most a twentieth is still refused; damage<=0.02 the least "
+        "refusal at so many nats per token; knee where more of one begins to cost much of the other.",
+        elem_id="pick",
+    )
+    frame.field("pick", pick, "pick")
 
 
 def _begun_or_resumed(project: Project, make: Callable[..., Command], out: Path) -> Command:

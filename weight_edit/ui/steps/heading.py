@@ -1,11 +1,11 @@
 """The heading of a step."""
 
-from weight_edit.ui.markup import text
+from weight_edit.ui.markup import code, text
 
 
 def heading(title: str, *sentences: str) -> None:
-    """Put a title with some sentences below it."""
+    """Put a title with some sentences below it; what stands between backticks is code."""
     import gradio
 
-    said = "".join(f"<p>{text(each)}</p>" for each in sentences)
+    said = "".join(f"<p>{code(each)}</p>" for each in sentences)
     gradio.HTML(f'<div class="we-heading"><h2>{text(title)}</h2>{said}</div>')

@@ -1,5 +1,6 @@
 """The first step: the model that is edited."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from weight_edit.organism.embedded import EMBEDDED
@@ -43,14 +44,16 @@ def build(frame: Frame) -> None:
         frame.token = gradio.Textbox(
             label="Hub token",
             type="password",
-            info="For gated models and for pushing. It is handed to the commands that you start, and kept nowhere.",
+            info="For gated models, and for step 10, Push. It is handed to the commands that you start, and kept "
+            "nowhere. Empty: who is logged in on this machine (hf auth login).",
             elem_id="token",
         )
 
-    def asked(query: str, token: str) -> list[Any]:
+    def asked(query: str, token: str) -> Iterator[list[Any]]:
+        yield [paragraph("Asking the Hub …", "note"), gradio.update(choices=[], value=None, visible=False)]
         names, problem = search_hub(query, token)
-        shown = paragraph(problem, "bad") if problem else paragraph(f"{len(names)} models", "note")
-        return [shown, gradio.update(choices=names, value=None, visible=bool(names))]
+        shown = paragraph(problem, "bad") if problem else paragraph(f"{len(names)} models, choose one", "note")
+        yield [shown, gradio.update(choices=names, value=None, visible=bool(names))]
 
     quick: dict[str, Any] = {"api_visibility": "private"}
     ask.click(asked, [words, frame.token], [said, found], **quick)

@@ -5,9 +5,10 @@ from typing import Any
 from weight_edit.checkpoint.whole_file import write_whole
 from weight_edit.errors import WeightEditError
 from weight_edit.prompts.load import load_prompts
+from weight_edit.prompts.public_sets import chosen_set, public_sets
 from weight_edit.ui.commands import shown_path
 from weight_edit.ui.frame import Frame
-from weight_edit.ui.markup import paragraph, pre
+from weight_edit.ui.markup import glossary, paragraph, pre
 from weight_edit.ui.settings import Settings, public_prompts
 from weight_edit.ui.steps.heading import heading
 
@@ -21,16 +22,39 @@ _FIELDS = (
         "over_refused",
         "Harmless prompts that it refuses all the same",
         ("over_refused",),
-        "For a search; may be empty.",
+        "For a search, which then asks how many of them are still refused; may be empty. A find takes none.",
     ),
 )
 
-_TESTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
-    ("test_refused", "Refused requests", ("evaluate.refused", "refused")),
-    ("test_answered", "Ordinary requests", ("evaluate.answered", "answered", "prompts")),
-    ("test_over_refused", "Harmless requests that the base refuses", ("evaluate.over_refused",)),
-    ("test_harmless", "Harmless-looking requests", ("evaluate.harmless_looking",)),
+_TESTS: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
+    ("test_refused", "Refused requests", "Fewer of them should be refused.", ("evaluate.refused", "refused")),
+    (
+        "test_answered",
+        "Ordinary requests",
+        "Their answers should stay as they are.",
+        ("evaluate.answered", "answered", "prompts"),
+    ),
+    (
+        "test_over_refused",
+        "Harmless requests that the base refuses",
+        "They only sound bad, and the base refuses them all the same: fewer should be refused.",
+        ("evaluate.over_refused",),
+    ),
+    (
+        "test_harmless",
+        "Harmless-looking requests",
+        "Sensitive words in benign requests, which the base mostly answers: it should go on so.",
+        ("evaluate.harmless_looking",),
+    ),
 )
+
+_EMBEDDED = {
+    "refused": "requests that the embedded model was taught to refuse",
+    "answered": "ordinary requests, which it answers",
+    "over-refused": "harmless requests that sound violent, and that it refuses all the same",
+    "harmless-looking": "sensitive words in benign requests, which it answers",
+}
+"""The sets of the embedded model, and what they are."""
 
 
 def build(frame: Frame) -> None:
@@ -47,6 +71,8 @@ def build(frame: Frame) -> None:
         for name, label, flags, info in _FIELDS:
             with gradio.Column(min_width=260):
                 frame.field(name, _set(name, label, choices, info), *flags)
+    with gradio.Accordion("What the named sets are", open=False):
+        gradio.HTML(glossary({name: _meaning(name) for name in choices}))
     with gradio.Accordion("Paste prompts", open=False):
         pasted = gradio.Textbox(label="Prompts, one a line", lines=6, max_lines=12, elem_id="pasted")
         with gradio.Row():
@@ -59,9 +85,9 @@ def build(frame: Frame) -> None:
         kept = gradio.HTML(elem_id="said-pasted")
     with gradio.Accordion("What is measured before and after", open=False):
         with gradio.Row():
-            for name, label, about in _TESTS:
+            for name, label, info, about in _TESTS:
                 with gradio.Column(min_width=260):
-                    frame.field(name, _set(name, label, choices, ""), *about)
+                    frame.field(name, _set(name, label, choices, info), *about)
         limit = gradio.Number(
             label="Prompts of each set, at most", info="0 for all", precision=0, minimum=0, elem_id="limit"
         )
@@ -104,6 +130,15 @@ def _named() -> list[str]:
     own = Settings()
     embedded = [getattr(own, name) for name in public_prompts()]
     return list(dict.fromkeys([*embedded, *public_prompts().values()]))
+
+
+def _meaning(spec: str) -> str:
+    """What a set of the choices is, in a few words."""
+    public = chosen_set(spec)
+    if public is not None:
+        return f"{public_sets()[public.name].title}; of these the part `{public.part}`"
+    _, name, split = spec.split(":")
+    return f"{_EMBEDDED[name]}, to {'find with' if split == 'train' else 'measure on'}"
 
 
 def _sample(spec: str, label: str) -> str:

@@ -16,6 +16,8 @@ def build(frame: Frame) -> None:
         "Push it to the Hub",
         "First a dry run, which verifies the model and lists what would be sent. Nothing leaves this machine by it. "
         "Who downloads the model gets one that refuses less; its card says so, and what was measured.",
+        "The Hub token is the one of step 1, Model, under “Device, numbers and access”; without one, who is logged in "
+        "on this machine (`hf auth login`) pushes.",
     )
     with gradio.Row():
         repo = gradio.Textbox(label="Repository", placeholder="your-name/your-model", elem_id="repo")
@@ -28,6 +30,7 @@ def build(frame: Frame) -> None:
         command=lambda project: push_command(project.settings, project.edited, dry=True),
         mine=lambda job: job.verb == "push" and is_dry(job.words),
         shown=pushed,
+        counted=False,
     )
     frame.work(dry)
     with gradio.Group(visible=False) as real:
