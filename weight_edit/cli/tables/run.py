@@ -70,7 +70,8 @@ def run_result(result: "RunResult", console: Console) -> None:
         prompts = ["--refused", "PROMPTS", "--answered", "PROMPTS"]
         suggest(console, "evaluate", result.model, "--against", base, *prompts, lead="  ")
     suggest(console, "chat", result.model, "--against", base, lead="  ")
-    suggest(console, "report", result.path, lead="  ")
+    if result.report is None:
+        suggest(console, "report", result.path, lead="  ")
     if base in EMBEDDED:
         suggest(console, "run", "refusal-direction", "--model", "YOUR-MODEL", lead="  ")
     options, repo = _push_words(summary.get("push"))
