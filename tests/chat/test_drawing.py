@@ -174,6 +174,18 @@ def test_a_window_that_becomes_narrow_and_wide_again_loses_nothing(window: Simpl
     assert text.count("model 0") == 3
 
 
+def test_names_stand_above_their_columns_after_the_window_has_changed(window: SimpleNamespace) -> None:
+    drawn = Drawn(60)
+    for number in range(60):
+        window.columns = drawn.screen.columns = 60 if number < 30 else 100
+        drawn.say(0, f"w{number} ")
+        drawn.say(1, f"v{number} ")
+    lines = drawn.end().splitlines()
+    last = max(number for number, line in enumerate(lines) if line.startswith("model 0"))
+    assert last > 1
+    assert {_cells(line) for line in lines[last:] if "│" in line} == {_cells(lines[last])}
+
+
 def test_a_low_window_shows_the_end(window: SimpleNamespace) -> None:
     window.lines = 6
     drawn = Drawn(60, shown="tokens", lines=6)

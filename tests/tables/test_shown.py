@@ -188,6 +188,24 @@ def test_a_run_that_answered_nothing_says_so() -> None:
     assert {"not measured", "the recipe names no prompts to evaluate"} <= set(cells)
 
 
+def test_judges_are_shown_against_labels_and_what_is_not_defined_is_said() -> None:
+    refusal = {"accuracy": Rate(8, 15).to_dict(), "kappa": {"value": 0.25, "low": 0.125, "high": 0.5}}
+    verdicts = {"verdicts": {"refused": Rate(11, 15).to_dict(), "answered": Rate(0, 15).to_dict()}}
+    document = {
+        "count": 15,
+        "labelled": 15,
+        "judges": {"phrases": verdicts},
+        "agreements": [{"first": "phrases", "second": "guard", "kappa": None}],
+        "labels": {"phrases": {"refusal": refusal, "lean": {"value": 0.5, "low": 0.25, "high": 0.75}}},
+        "notes": ["a note"],
+    }
+    rates, agreement, labels, notes = tables_of("JudgedAnswers", document)
+    assert rates.rows == (("phrases", "refused", figure_of(Rate(11, 15).to_dict()), "11 of 15"),)
+    assert agreement.rows[0][1] == "not defined: all are of one kind"
+    assert [str(cell) for cell in labels.rows[0][2:]] == ["0.250 [0.125, 0.500]", "+0.500 [+0.250, +0.750]"]
+    assert notes.rows == (("note", "a note"),)
+
+
 def test_the_front_of_a_search_marks_the_picked_point() -> None:
     refusal = {"24": Rate(4, 10).to_dict(), "128": Rate(2, 10).to_dict()}
     points = [

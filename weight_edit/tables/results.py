@@ -208,12 +208,30 @@ def _judged(document: Document) -> list[Table]:
     ]
     columns = ("judge", "verdict", "rate", "answers")
     rates = Table(title=f"{document.get('count')} answers", columns=columns, rows=tuple(rows), scale=(0, 1))
-    kappas = [
-        (f"{each['first']} and {each['second']}", figure_of(each.get("kappa")) or figure_of(each))
-        for each in document.get("agreements", ())
+    kappas = [(f"{each['first']} and {each['second']}", _kappa(each)) for each in document.get("agreements", ())]
+    labels: list[tuple[Cell, ...]] = [
+        (
+            judge,
+            figure_of(found["refusal"]["accuracy"]),
+            _kappa(found["refusal"]),
+            figure_of(found["lean"], signed=True),
+        )
+        for judge, found in (document.get("labels") or {}).items()
     ]
-    agreement = Table(title="Agreement (kappa)", columns=("judges", "kappa"), rows=tuple(kappas))
-    return [rates, agreement, named_rows("", [("note", note) for note in document.get("notes") or ()])]
+    return [
+        rates,
+        Table(title="Agreement (kappa)", columns=("judges", "kappa"), rows=tuple(kappas)),
+        Table(
+            title=f"Refused or not, against the labels of {document.get('labelled')} answers",
+            columns=("judge", "same as the label", "kappa", "rate of refusals, judge minus labels"),
+            rows=tuple(labels),
+        ),
+        named_rows("", [("note", note) for note in document.get("notes") or ()]),
+    ]
+
+
+def _kappa(document: Document) -> Cell:
+    return figure_of(document.get("kappa")) or "not defined: all are of one kind"
 
 
 def _difference(document: Document) -> list[Table]:

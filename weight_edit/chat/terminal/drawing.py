@@ -58,6 +58,7 @@ class ReplyDrawing:
         self._answers: list[Answer | None] = [None] * len(self._names)
         # Whose heading was drawn last: a side's number, or `_ALL` for all beside one another.
         self._headed: int | None = None
+        self._headed_at: Sequence[_Column] = ()
         self._region = Region(console.file)
         self._last = 0.0
 
@@ -118,10 +119,12 @@ class ReplyDrawing:
         for flow, each in zip(self._flows, rows, strict=True):
             flow.commit(min(stays, len(each)))
         heading: list[Line] = []
-        if self._headed != _ALL:
+        # In a window of another width the names stand above the columns again, before a row that stays: while a window
+        # is being drawn larger, few do.
+        if self._headed != _ALL or (stays and self._headed_at != columns):
             names = [_shortened(name, _whole(columns[0])) for name in self._names]
             heading = [self._line(columns, names, [_HEADING] * len(columns))]
-            self._headed = _ALL
+            self._headed, self._headed_at = _ALL, columns
         return [*heading, *lines[:stays]], lines[stays:]
 
     def _below(self, column: _Column) -> tuple[list[Line], list[Line]]:
