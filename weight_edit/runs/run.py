@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -159,6 +159,9 @@ def _executed(job: "_Run", folder: RunFolder, keep_failed: bool, token: str | No
         with dataset_token(token):
             return job.execute(folder, keep_failed)
     except (KeyboardInterrupt, SystemExit):
+        folder.state["status"] = "interrupted"
+        with suppress(OSError):
+            folder.save()
         folder.log("interrupted; steps that are done are kept, and resume goes on with them")
         announce(f"interrupted{folder.whereabouts}")
         raise
