@@ -62,7 +62,8 @@ def run_result(result: "RunResult", console: Console) -> None:
     base = str(json.loads((result.path / "run.json").read_text(encoding="utf-8"))["recipe"]["model"])
     suggest(console, "verify", base, result.model, lead="  ")
     suggest(console, "chat", result.model, "--against", base, lead="  ")
-    suggest(console, "report", result.path, lead="  ")
+    # A page that is there is replaced when that is asked for.
+    suggest(console, "report", *(["--overwrite"] if (result.path / "report").exists() else []), result.path, lead="  ")
     if base in EMBEDDED:
         suggest(console, "run", "refusal-direction", "--model", "YOUR-MODEL", lead="  ")
     options, repo = _push_words(summary.get("push"))
