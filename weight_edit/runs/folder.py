@@ -15,7 +15,7 @@ from weight_edit.checkpoint.manifest import MANIFEST, sha256
 from weight_edit.checkpoint.rewrite.output import absolute, check_output, remove_own, replace_folder
 from weight_edit.checkpoint.rewrite.ownership import LOG, RUN, Written, check_part, files_below, written
 from weight_edit.checkpoint.source.fingerprint import fingerprint
-from weight_edit.checkpoint.whole_file import append_line, write_whole
+from weight_edit.checkpoint.whole_file import append_line, check_writable, write_whole
 from weight_edit.errors import UsageError
 from weight_edit.recipe.recipe import Recipe
 from weight_edit.redaction import redacted
@@ -254,7 +254,9 @@ def check_run_folder(path: str | Path, *, resume: bool, overwrite: bool) -> None
         return
     place = absolute(Path(path))
     beside = _beside(place)
-    _read((beside if _is_unfinished(beside, place) else Path(path)) / RUN)
+    folder = beside if _is_unfinished(beside, place) else Path(path)
+    _read(folder / RUN)
+    check_writable(folder, "copy the run to where it can be gone on with")
 
 
 def _checked_place(goal: Path, overwrite: bool, source: Path | None = None) -> Path:
