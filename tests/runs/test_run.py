@@ -323,6 +323,20 @@ def test_a_run_that_is_interrupted_in_its_first_step_can_be_gone_on_with_or_repl
             run(recipe(), out, **how)
 
 
+def test_a_run_that_ends_for_another_reason_is_not_called_running(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*args: Any, **kwargs: Any) -> Any:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr(running, "evaluate_in_turn", gone)
+    with pytest.raises(BrokenPipeError):
+        run(recipe(), tmp_path / "out")
+    state = json.loads((tmp_path / "out/run.json").read_text(encoding="utf-8"))
+    assert state["status"] == "failed: BrokenPipeError: [Errno 32] Broken pipe"
+    assert state["status"] in (tmp_path / "out/log.txt").read_text(encoding="utf-8")
+
+
 def test_damage_beyond_the_bounds_leaves_no_model(finished: Path, tmp_path: Path) -> None:
     shutil.copytree(finished, tmp_path / "out")
     strict = recipe(bounds={"max_kl": 1e-9})
