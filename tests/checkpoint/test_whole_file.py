@@ -1,6 +1,7 @@
 """Files are written whole or not at all, under a random name first; links and devices are neither followed nor gone."""
 
 import os
+import re
 import socket
 import stat
 from collections.abc import Callable
@@ -155,3 +156,23 @@ def test_overwriting_spares_files_of_another_kind_and_what_is_no_file(call, tmp_
         assert said in " ".join(result.err.split())
     assert thesis.read_text() == "precious"
     assert (tmp_path / "null").is_symlink()
+
+
+def test_a_folder_that_nothing_can_be_written_to_is_named_before_any_work(
+    call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/run.json").write_text('{"weight_edit": "1", "steps": {}}', encoding="utf-8")
+    (tmp_path / "a.jsonl").write_text('{"answer": "Yes."}\n', encoding="utf-8")
+    # Root may write everywhere.
+    monkeypatch.setattr("weight_edit.checkpoint.whole_file.os.access", lambda _, mode: not mode & os.W_OK)
+    prompts = ("--target", "organism:refused", "--baseline", "organism:answered")
+    for arguments in (
+        ("find", "organism", *prompts, "--out", tmp_path / "d.safetensors"),
+        ("judge", tmp_path / "a.jsonl", "--out", tmp_path / "j.jsonl"),
+        ("run", "organism", "--out", tmp_path / "run", "--resume"),
+        ("run", "organism", "--out", tmp_path / "other"),
+    ):
+        result = call(*arguments)
+        assert result.code == 2
+        assert re.search(rf"{tmp_path}(/run)? cannot be written to; [^\n]*\n$", result.err), result.err

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -206,7 +207,14 @@ def test_a_link_out_of_the_folder_is_not_followed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"), [(None, "neither a run"), ("[]", "no record"), ("{", "not valid JSON"), ("x" * 9, "not valid")]
+    ("content", "said"),
+    [
+        (None, "neither a run"),
+        ("[]", "no record"),
+        ('{"name": "of something else"}', "no record"),
+        ("{", "not valid JSON.*cut off or was changed"),
+        ("x" * 9, "not valid"),
+    ],
 )
 def test_what_is_no_run_is_refused(tmp_path: Path, content: str | None, said: str) -> None:
     folder = tmp_path / "folder"
@@ -218,6 +226,19 @@ def test_what_is_no_run_is_refused(tmp_path: Path, content: str | None, said: st
     with pytest.raises(UsageError, match="no folder"):
         report_runs(tmp_path / "nothing")
     assert not (folder / "report").exists()
+
+
+@pytest.mark.parametrize("left", [None, 7])
+def test_answers_that_are_not_there_are_told(run: Path, tmp_path: Path, left: int | None) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    file = tmp_path / "run/answers/edited.jsonl"
+    lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+    assert not page_of([RunRecord.read(tmp_path / "run")]).missing
+    file.unlink()
+    if left is not None:
+        file.write_text("".join(lines[:left]), encoding="utf-8")
+    (said,) = page_of([RunRecord.read(tmp_path / "run")]).missing
+    assert said == f"Of answers/edited.jsonl, {left or 0} of {len(lines)} answers are there."
 
 
 def test_several_runs_are_compared_in_pairs_on_the_prompts_that_they_share(run: Path, tmp_path: Path) -> None:

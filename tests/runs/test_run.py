@@ -299,6 +299,44 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path: Path, monkeypatch
     assert (tmp_path / "out/model/config.json").exists()
 
 
+@pytest.mark.parametrize("how", [{"resume": True}, {"overwrite": True}])
+def test_a_run_that_is_interrupted_in_its_first_step_can_be_gone_on_with_or_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: dict[str, bool]
+) -> None:
+    out = tmp_path / "out"
+
+    def interrupted(*args: Any, **kwargs: Any) -> Any:
+        (out / "answers").mkdir(exist_ok=True)
+        # Of a process that is killed here, this is all that is left.
+        assert "log.txt" in json.loads(next(tmp_path.rglob("run.json")).read_text(encoding="utf-8"))["files"]
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(running, "evaluate_in_turn", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(recipe(), out)
+        assert json.loads((out / "run.json").read_text(encoding="utf-8"))["status"] == "interrupted"
+        with pytest.raises(UsageError, match=r"a run that is not finished: go on with `resume=True`"):
+            run(recipe(), out)
+        # It comes to the same step: nothing in the folder stands in the way.
+        with pytest.raises(KeyboardInterrupt):
+            run(recipe(), out, **how)
+
+
+def test_a_run_that_ends_for_another_reason_is_not_called_running(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*args: Any, **kwargs: Any) -> Any:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr(running, "evaluate_in_turn", gone)
+    with pytest.raises(BrokenPipeError):
+        run(recipe(), tmp_path / "out")
+    state = json.loads((tmp_path / "out/run.json").read_text(encoding="utf-8"))
+    assert state["status"] == "failed: BrokenPipeError: [Errno 32] Broken pipe"
+    assert state["status"] in (tmp_path / "out/log.txt").read_text(encoding="utf-8")
+
+
 def test_damage_beyond_the_bounds_leaves_no_model(finished: Path, tmp_path: Path) -> None:
     shutil.copytree(finished, tmp_path / "out")
     strict = recipe(bounds={"max_kl": 1e-9})
@@ -431,6 +469,16 @@ def test_a_token_is_stored_nowhere(tmp_path: Path) -> None:
     files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
     assert {"run.json", "log.txt", "weight_edit.json"} <= {path.name for path in files}
     assert [path for path in files if b"hf_secret_token" in path.read_bytes()] == []
+
+
+def test_a_run_that_goes_on_is_replaced_by_no_other(tmp_path: Path, finished: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(finished, out)
+    lock = FolderLock(out)
+    with pytest.raises(UsageError, match="another run is going on in"):
+        run(recipe(), out, overwrite=True)
+    assert not (tmp_path / "out.new").exists()
+    lock.release()
 
 
 @pytest.mark.parametrize("how", [{"resume": True}, {"overwrite": True}, {}])

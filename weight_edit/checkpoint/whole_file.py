@@ -37,9 +37,12 @@ def check_free(path: Path, overwrite: bool, is_ours: Callable[[Path], bool]) -> 
         is_ours: whether a file is of that kind.
 
     Raises:
-        UsageError: as `check_target`; or there is a file, and it may not be replaced or is somebody else's.
+        UsageError: as `check_target`; or there is a file, and it may not be replaced or is somebody else's; or nothing
+            can be written to its folder.
     """
-    if _mode(path) is None:
+    there = _mode(path) is not None
+    check_writable(existing(path.absolute().parent), "choose another file")
+    if not there:
         return
     if not overwrite:
         raise UsageError(
@@ -50,6 +53,16 @@ def check_free(path: Path, overwrite: bool, is_ours: Callable[[Path], bool]) -> 
             f"{printable(str(path))} is not a file of the kind that is written here, so it is not ours to overwrite; "
             "choose another file or remove it yourself"
         )
+
+
+def check_writable(folder: Path, hint: str) -> None:
+    """Refuse a folder that nothing can be written to, before any long work.
+
+    Raises:
+        UsageError: naming it, with the hint.
+    """
+    if folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError(f"{printable(str(folder))} cannot be written to; {hint}")
 
 
 def begins_with(path: Path, text: str) -> bool:

@@ -1,10 +1,12 @@
 """The command line's entry point: every error becomes one line and an exit code."""
 
 import json
+import os
 import re
 import sys
 from collections.abc import Mapping
 from contextlib import redirect_stderr
+from pathlib import Path
 from traceback import format_exception
 from typing import TextIO, cast
 
@@ -27,6 +29,7 @@ _PARSING = re.compile(r"Input should be a valid (number|integer), unable to pars
 
 def main() -> None:
     """Run the command line; a user's error gives one line and an exit code, no traceback."""
+    _open_streams()
     sys.excepthook = show_uncaught
     # Libraries warn and log there too, some of them with what they were about to send.
     with redirect_stderr(cast(TextIO, RedactedStream(sys.stderr))), one_voice():
@@ -40,6 +43,18 @@ def main() -> None:
                 trace = redacted("".join(format_exception(error)))
                 log_event("error", message=f"{type(error).__name__}: {first_line(error)}", exit_code=1, traceback=trace)
             raise SystemExit(1) from None
+
+
+def _open_streams() -> None:
+    """Open what the caller closed of stdin, stdout and stderr: else the next file that is opened takes its place."""
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The lowest number that is free is this one.
+            os.open(os.devnull, os.O_RDWR)
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115
 
 
 def _run() -> None:

@@ -211,7 +211,7 @@ def plan_costs(
     sets = [load_prompts(each) for each in given]
     other = None if baseline is None else load_prompts(baseline)
     drawn = [
-        _Drawn.of(role, prompts, n_train, n_validation, n_more)
+        _Drawn.of(role, prompts, n_train=n_train, n_validation=n_validation, n_more=n_more)
         for role, prompts in (*(("target", each) for each in sets), ("baseline", other))
         if prompts is not None
     ]
@@ -278,42 +278,36 @@ def plan_costs(
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Drawn:
     """How many prompts of a set a find would draw.
 
     Attributes:
-        name: of the set; size: prompts in it.
+        prompts: the set.
         fewer: whether these are fewer than it was to draw.
     """
 
-    name: str
-    size: int
+    prompts: PromptSet
     train: int
     validation: int
     more: int
     fewer: bool
 
     @classmethod
-    def of(cls, role: str, prompts: PromptSet, n_train: int, n_validation: int, n_more: int) -> "_Drawn":
+    def of(cls, role: str, prompts: PromptSet, *, n_train: int, n_validation: int, n_more: int) -> "_Drawn":
         """Those of a set.
 
         Raises:
             UsageError: it holds too few.
         """
-        if n_train < 1 or n_validation < 1:
-            return cls(prompts.name, len(prompts), n_train, n_validation, n_more, False)
-        parts = draw_prompts(role, prompts, None, n_train=n_train, n_validation=n_validation)
-        train, validation = map(len, parts)
-        left = len(prompts) - train - validation
-        return cls(
-            prompts.name,
-            len(prompts),
-            train,
-            validation,
-            min(n_more, left),
-            train + validation < n_train + n_validation,
-        )
+        train, validation = n_train, n_validation
+        # Wrong numbers are told by the workload.
+        if n_train > 0 and n_validation > 0:
+            parts = draw_prompts(role, prompts, None, n_train=n_train, n_validation=n_validation)
+            train, validation = map(len, parts)
+        left = max(0, len(prompts) - train - validation)
+        fewer = train + validation < n_train + n_validation
+        return cls(prompts=prompts, train=train, validation=validation, more=min(n_more, left), fewer=fewer)
 
 
 def _mean_drawn(drawn: Sequence[_Drawn], n_train: int, n_validation: int, n_more: int) -> tuple[int, int, int]:
@@ -328,7 +322,8 @@ def _mean_drawn(drawn: Sequence[_Drawn], n_train: int, n_validation: int, n_more
 def _fewer(drawn: Sequence[_Drawn]) -> list[str]:
     """The note on sets that hold fewer prompts than a find would draw."""
     few = [
-        f"{each.name} holds {each.size} prompts, of which {each.train} train and {each.validation} validate"
+        f"{each.prompts.name} holds {len(each.prompts)} prompts, of which {each.train} train and {each.validation} "
+        "validate"
         for each in drawn
         if each.fewer
     ]

@@ -11,12 +11,15 @@ from typing import Any
 from weight_edit.checkpoint.files import printable, read_json, read_whole
 from weight_edit.directions.file import read_metadata
 from weight_edit.errors import UsageError
-from weight_edit.report.values import at, entries, rows, text
+from weight_edit.report.values import at, entries, rows, text, whole
 from weight_edit.utils.bounded_yaml import MAX_TEXT, parse_yaml
 from weight_edit.utils.json import parse_json
 
 RUN, SEARCH = "run.json", "search.json"
 _MOST, _MOST_LINES, _LONGEST_LINE = 200_000_000, 20_000, 1_000_000
+_OF_A_RUN = ("weight_edit", "recipe", "steps", "summary")
+"""Keys of which a run's record has some; others' files may be called alike."""
+
 _MOST_STUDIES, _MOST_POINTS = 40, 50
 
 
@@ -98,7 +101,15 @@ class RunRecord:
     @cached_property
     def answers(self) -> Mapping[str, list[dict[str, Any]]]:
         """The answers of `baseline` and `edited`, in their order."""
-        return {name: self.lines(f"answers/{name}.jsonl") for name in ("baseline", "edited")}
+        found = {}
+        for name, measured in (("baseline", self.baseline), ("edited", self.edited)):
+            file = f"answers/{name}.jsonl"
+            found[name] = self.lines(file)
+            counts = [whole(at(each, "count")) or 0 for each in entries(measured.get("sets")).values()]
+            asked = min(sum(counts), _MOST_LINES)
+            if len(found[name]) < asked:
+                self.missing.append(f"Of {file}, {len(found[name])} of {asked} answers are there.")
+        return found
 
     @cached_property
     def studies(self) -> Mapping[str, Path]:
@@ -220,8 +231,11 @@ def _record(folder: Path, name: str) -> dict[str, Any] | None:
     if path is None:
         return None
     shown = str(folder / name)
-    found = read_json(read_whole(path, _MOST), shown, most=_MOST)
-    if not isinstance(found, dict):
+    try:
+        found = read_json(read_whole(path, _MOST), shown, most=_MOST)
+    except UsageError as error:
+        raise UsageError(f"{error}; the record is cut off or was changed, and the run has to be made again") from error
+    if not isinstance(found, dict) or (name == RUN and not any(key in found for key in _OF_A_RUN)):
         raise UsageError(f"{printable(shown)} is no record of a run; give a folder that `run` or `search` made")
     return found
 

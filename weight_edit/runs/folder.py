@@ -10,12 +10,12 @@ from typing import Any
 
 import yaml
 
-from weight_edit.checkpoint.files import read_json, read_whole
+from weight_edit.checkpoint.files import printable, read_json, read_whole
 from weight_edit.checkpoint.manifest import MANIFEST, sha256
 from weight_edit.checkpoint.rewrite.output import absolute, check_output, remove_own, replace_folder
 from weight_edit.checkpoint.rewrite.ownership import LOG, RUN, Written, check_part, files_below, written
 from weight_edit.checkpoint.source.fingerprint import fingerprint
-from weight_edit.checkpoint.whole_file import append_line, write_whole
+from weight_edit.checkpoint.whole_file import append_line, check_writable, write_whole
 from weight_edit.errors import UsageError
 from weight_edit.recipe.recipe import Recipe
 from weight_edit.redaction import redacted
@@ -105,8 +105,9 @@ class RunFolder:
         run.check_own(RECIPE, LOG)
         write_whole(folder / RECIPE, yaml.safe_dump(content, sort_keys=False))
         run.record(RECIPE)
-        run.save()
+        # First the log, which the record then lists: a run that ends in its first step is its own, too.
         run.log(f"weight_edit {__version__}: {'resumed' if resume else 'started'}")
+        run.save()
         return run
 
     def close(self) -> None:
@@ -249,11 +250,39 @@ def check_run_folder(path: str | Path, *, resume: bool, overwrite: bool) -> None
         UsageError: as `RunFolder.open`, but for what has to do with the model's place.
     """
     if not resume:
-        check_output(Path(path), overwrite)
+        _checked_place(Path(path), overwrite)
         return
     place = absolute(Path(path))
     beside = _beside(place)
-    _read((beside if _is_unfinished(beside, place) else Path(path)) / RUN)
+    folder = beside if _is_unfinished(beside, place) else Path(path)
+    _read(folder / RUN)
+    check_writable(folder, "copy the run to where it can be gone on with")
+
+
+def _checked_place(goal: Path, overwrite: bool, source: Path | None = None) -> Path:
+    """The place of a run that is made anew, as `check_output` gives it.
+
+    Raises:
+        UsageError: as `check_output`; or there is a run that goes on, or one that can be gone on with.
+    """
+    if (goal / RUN).is_file() and not goal.is_symlink():
+        # Not while it is being made.
+        FolderLock(goal).release()
+        if not overwrite and _is_begun(goal):
+            raise UsageError(
+                f"{printable(str(goal))} holds a run that is not finished: go on with `resume=True`, which keeps the "
+                "steps that are done; or choose another `out`, or pass `overwrite=True`",
+                option=("resume", "out", "overwrite"),
+            )
+    return check_output(goal, overwrite, source=source)
+
+
+def _is_begun(goal: Path) -> bool:
+    """Whether a folder holds a run that has not come to its end."""
+    try:
+        return bool(_read(goal / RUN).get("status") != "done")
+    except UsageError:
+        return False
 
 
 def has_model(goal: Path) -> bool:
@@ -267,7 +296,7 @@ def has_model(goal: Path) -> bool:
 
 def _begun(goal: Path, source: Path, overwrite: bool) -> Path:
     """The place of a new run: its own folder, or a folder beside the run to replace."""
-    place = check_output(goal, overwrite, source=source)
+    place = _checked_place(goal, overwrite, source)
     if not (place.is_dir() and any(place.iterdir())):
         return goal
     beside = _beside(place)

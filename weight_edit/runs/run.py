@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from weight_edit.checkpoint.source.fingerprint import fingerprint
 from weight_edit.directions.directions import load_directions
 from weight_edit.directions.file import folder_of
 from weight_edit.edits.packed_directions import packed_directions
-from weight_edit.errors import UsageError, VerificationError, WeightEditError, plain
+from weight_edit.errors import UsageError, VerificationError, WeightEditError, first_line, plain
 from weight_edit.evaluation.answers import load_answers
 from weight_edit.evaluation.effect import effect_document
 from weight_edit.evaluation.evaluate import evaluate_in_turn
@@ -161,6 +161,9 @@ def _executed(job: "_Run", folder: RunFolder, keep_failed: bool, token: str | No
         with dataset_token(token):
             return job.execute(folder, keep_failed)
     except (KeyboardInterrupt, SystemExit):
+        folder.state["status"] = "interrupted"
+        with suppress(OSError):
+            folder.save()
         folder.log("interrupted; steps that are done are kept, and resume goes on with them")
         announce(f"interrupted{folder.whereabouts}")
         raise
@@ -171,6 +174,13 @@ def _executed(job: "_Run", folder: RunFolder, keep_failed: bool, token: str | No
         # The same error, whose details (a table of candidates) go with it.
         error.args = (plain(f"{error}{folder.whereabouts}"),)
         error.options = (*error.options, "resume")
+        raise
+    except Exception as error:
+        # A reader of a pipe that has gone, a disk, a mistake of ours: whoever comes later is told that it ended.
+        folder.state["status"] = said = f"failed: {type(error).__name__}: {first_line(error)}"
+        with suppress(OSError):
+            folder.save()
+            folder.log(said)
         raise
 
 

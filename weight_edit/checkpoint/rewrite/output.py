@@ -12,7 +12,7 @@ from types import FrameType
 from weight_edit.checkpoint.files import printable
 from weight_edit.checkpoint.rewrite.attempt import Attempt
 from weight_edit.checkpoint.rewrite.ownership import check_own
-from weight_edit.checkpoint.whole_file import check_space, existing
+from weight_edit.checkpoint.whole_file import check_space, check_writable, existing
 from weight_edit.errors import UsageError
 
 Own = Callable[[Path], None]
@@ -67,8 +67,7 @@ def _checked(out: Path, overwrite: bool, needed_bytes: int, source: Path | str |
     parent = existing(out.parent)
     if not parent.is_dir():
         raise UsageError(f"{printable(str(parent))} is not a folder, so {name} cannot be made in it")
-    if not os.access(parent, os.W_OK | os.X_OK):
-        raise UsageError(f"{printable(str(parent))} cannot be written to; choose another output folder")
+    check_writable(parent, "choose another output folder")
     check_space(parent, needed_bytes, name)
     return out
 

@@ -27,6 +27,9 @@ OURS = (MANIFEST, RUN)
 MODEL, UNVERIFIED, FAILED = "model", "model.unverified", "model.failed"
 """The checkpoints that a run's folder may hold."""
 
+ANSWERS = "answers"
+"""The part of a run's folder that its first step makes, and fills when it is done."""
+
 REPORT, REPORT_RECORD = "report", "report.json"
 """The part of a run's folder that holds its report, and the record in that."""
 
@@ -72,7 +75,7 @@ def check_own(folder: Path) -> None:
     models = [each for each in (MODEL, UNVERIFIED, FAILED) if (folder / each / MANIFEST).is_file()]
     for model in models:
         records |= _of_checkpoint(folder, model)
-    _check(folder, records, (*marks, *(f"{model}/{MANIFEST}" for model in models)))
+    _check(folder, records, (*marks, *(f"{model}/{MANIFEST}" for model in models)), (ANSWERS,))
 
 
 def check_report(folder: Path) -> None:
@@ -196,10 +199,15 @@ def _of_checkpoint(folder: Path, name: str) -> dict[str, Written]:
     }
 
 
-def _check(folder: Path, records: Mapping[str, Written], marks: tuple[str, ...]) -> None:
-    """Refuse a folder with files that are neither records nor unchanged recorded files."""
+def _check(folder: Path, records: Mapping[str, Written], marks: tuple[str, ...], parts: tuple[str, ...] = ()) -> None:
+    """Refuse a folder with files that are neither records nor unchanged recorded files.
+
+    Args:
+        marks: files that tell whose the folder is.
+        parts: folders in it that may be empty.
+    """
     expected = {*records, *marks}
-    folders = {parent.as_posix() for each in expected for parent in Path(each).parents}
+    folders = {*parts, *(parent.as_posix() for each in expected for parent in Path(each).parents)}
     foreign: list[str] = []
     known: list[str] = []
     for name, is_folder in _walk(folder):

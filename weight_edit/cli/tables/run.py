@@ -71,7 +71,9 @@ def run_result(result: "RunResult", console: Console) -> None:
         suggest(console, "evaluate", result.model, "--against", base, *prompts, lead="  ")
     suggest(console, "chat", result.model, "--against", base, lead="  ")
     if result.report is None:
-        suggest(console, "report", result.path, lead="  ")
+        # One that an earlier run left there is replaced when that is asked for.
+        over = ["--overwrite"] if (result.path / "report").exists() else []
+        suggest(console, "report", *over, result.path, lead="  ")
     if base in EMBEDDED:
         suggest(console, "run", "refusal-direction", "--model", "YOUR-MODEL", lead="  ")
     options, repo = _push_words(summary.get("push"))
