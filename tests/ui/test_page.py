@@ -3,6 +3,7 @@
 import json
 import os
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from weight_edit.ui.commands import find_command, job_words, search_command, she
 from weight_edit.ui.figures import certificates
 from weight_edit.ui.frame import Frame, Shown
 from weight_edit.ui.jobs import COMMAND, LOG, RESULT
-from weight_edit.ui.page import standing
+from weight_edit.ui.page import STEPS, standing
 from weight_edit.ui.project import new_project, read_project
 from weight_edit.ui.server import page_app
 from weight_edit.ui.settings import Settings, public_prompts
@@ -51,14 +52,21 @@ TAGS = {
 }
 
 
-def framed(folder: Path) -> Frame:
-    from weight_edit.ui.page import STEPS
-
+@cache
+def built() -> Frame:
+    """The page's frame, which is the same for every folder and takes a while to build."""
     with gradio.Blocks(analytics_enabled=False):
-        frame = Frame(folder)
+        frame = Frame(Path())
         for name, build in STEPS:
             with gradio.Tab(name) as frame.tab:
                 build(frame)
+    return frame
+
+
+def framed(folder: Path) -> Frame:
+    """The page's frame over a folder of projects."""
+    frame = built()
+    frame.folder = folder
     return frame
 
 
