@@ -342,7 +342,7 @@ def test_a_project_is_opened_at_the_step_where_it_stands(tmp_path: Path) -> None
 def found_once(project: Any, *, layer: int = 3) -> Any:
     """The project with a find that is done."""
     path = project.folder / "find-1.safetensors"
-    path.write_bytes(b"")
+    save_file({"direction": np.eye(1, 4, dtype=np.float32)}, path, metadata={"weight_edit": '{"layer": 3}'})
     job = project.folder / "jobs" / "001-find"
     job.mkdir(parents=True)
     (job / COMMAND).write_text(json.dumps({"words": ["find", "organism"], "out": str(path), "began": 1.0}))
@@ -351,13 +351,27 @@ def found_once(project: Any, *, layer: int = 3) -> Any:
     return read_project(project.folder)
 
 
-@pytest.mark.parametrize(("layers", "said"), [("", ""), ("0-5", ""), ("9-99", "0 to 5"), ("x", "is no range")])
-def test_layers_are_looked_at_before_anything_runs(tmp_path: Path, layers: str, said: str) -> None:
-    project = found_once(new_project(tmp_path, settings=Settings(layers=layers)))
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({}, ""),
+        ({"layers": "0-5", "strength": 0.5}, ""),
+        ({"layers": "9-99"}, "0 to 5"),
+        ({"layers": "x"}, "is no range"),
+        ({"kind": "rectify"}, "cannot be baked"),
+        ({"kind": "erase"}, "needs the tensor"),
+        ({"strength": 0.0}, "outside of"),
+    ],
+    ids=["all", "a part", "too many", "no range", "runtime only", "another method's", "nothing"],
+)
+def test_the_edit_is_looked_at_before_anything_runs(tmp_path: Path, changed: dict[str, Any], said: str) -> None:
+    project = found_once(new_project(tmp_path, settings=replace(Settings(), **changed)))
     for measured in (True, False):
         missing = edit_command(replace(project, settings=replace(project.settings, measured=measured))).missing
-        assert (said in missing) == bool(missing or not said), missing
-        assert bool(missing) == bool(said)
+        assert said in missing
+        assert bool(missing) == bool(said), missing
+    shown = shown_by(framed(tmp_path), project.folder, "edit-wrong")
+    assert shown["visible"] == bool(said)
 
 
 def test_what_is_baked_is_said(tmp_path: Path) -> None:
