@@ -284,12 +284,19 @@ def test_a_press_runs_what_the_fields_say_then(tmp_path: Path, begun: list[Any])
     find = next(each for each in frame.steps if each.key == "find")
     fields = project.settings.to_dict() | {"model": "me/model", "max_kl": 0.2}
     values = [fields[name] for name in frame.fields]
-    frame._starter(find)("", project.name, Shown(), *values)
-    ((words, _),) = begun
-    assert {"me/model", "0.2", public_prompts()["target"]} <= set(words)
+    for _ in range(2):
+        # The second time the first one is kept, and the page shows as little of it.
+        frame._starter(find)("", project.name, Shown(), *values)
+        words, _ = begun.pop()
+        assert {"me/model", "0.2", public_prompts()["target"]} <= set(words)
     followed = dict(zip(frame.fields, frame.remodelled(project.name, Shown(), *values), strict=False))
     assert followed["target"]["value"] == public_prompts()["target"]
+    assert followed["shown_for"]["value"] == "me/model"
     assert "value" not in followed["max_kl"]
+    # Once it shows them, the other model's prompts are a choice.
+    own = dict(zip(frame.fields, values, strict=True)) | {"shown_for": "me/model", "target": Settings().target}
+    frame.changed(project.name, Shown(), *(own[name] for name in frame.fields))
+    assert read_project(project.folder).settings.target == Settings().target  # type: ignore[union-attr]
 
 
 def test_two_events_of_a_tab_see_what_the_other_has_shown(tmp_path: Path) -> None:
@@ -530,3 +537,25 @@ def test_start_goes_on_with_what_was_stopped(tmp_path: Path, verb: str, out: str
     assert "--resume" not in now(replace(project.settings, baseline="other.txt"))
     (path / RESULT).write_text("{}")
     assert "--resume" not in now(project.settings)
+
+
+def test_what_an_event_fills_in_is_taken_as_if_it_were_typed() -> None:
+    """The library tells of what is typed alone: a model of the Hub's list, and pasted prompts, would not be kept."""
+    from weight_edit.ui.page import page
+
+    config = page(Path()).config
+    fields = {
+        each["id"] for each in config["components"] if each["props"].get("elem_id") in ("model", "target", "baseline")
+    }
+    typed = {target for each in config["dependencies"] for target, event in each["targets"] if event == "input"}
+    followed = {each["trigger_after"] for each in config["dependencies"]}
+    filling = [
+        each
+        for each in config["dependencies"]
+        if fields & set(each["outputs"])
+        and len(each["outputs"]) < 5
+        and not fields & {one for one, _ in each["targets"]}
+    ]
+    assert fields <= typed
+    assert len(filling) == 2
+    assert {each["id"] for each in filling} <= followed

@@ -7,7 +7,7 @@ import shutil
 import stat
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -253,6 +253,8 @@ def read_project(folder: Path) -> Project | None:
         return None
     chosen, opened = entry.get("settings"), entry.get("opened")
     settings = Settings().changed(chosen if isinstance(chosen, dict) else {})
+    # What is in the file is what the fields show.
+    settings = replace(settings, shown_for=settings.model)
     run = Path(opened) if isinstance(opened, str) else None
     return Project(folder.resolve(), settings, run, tuple(read_jobs(folder / JOBS)))
 
