@@ -3,6 +3,7 @@
 import json
 import os
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from weight_edit.ui.commands import find_command, job_words, search_command, she
 from weight_edit.ui.figures import certificates
 from weight_edit.ui.frame import Frame, Shown
 from weight_edit.ui.jobs import COMMAND, LOG, RESULT
-from weight_edit.ui.page import standing
+from weight_edit.ui.page import STEPS, standing
 from weight_edit.ui.project import new_project, read_project
 from weight_edit.ui.server import page_app
 from weight_edit.ui.settings import Settings, public_prompts
@@ -51,14 +52,21 @@ TAGS = {
 }
 
 
-def framed(folder: Path) -> Frame:
-    from weight_edit.ui.page import STEPS
-
+@cache
+def built() -> Frame:
+    """The page's frame, which is the same for every folder and takes a while to build."""
     with gradio.Blocks(analytics_enabled=False):
-        frame = Frame(folder)
+        frame = Frame(Path())
         for name, build in STEPS:
             with gradio.Tab(name) as frame.tab:
                 build(frame)
+    return frame
+
+
+def framed(folder: Path) -> Frame:
+    """The page's frame over a folder of projects."""
+    frame = built()
+    frame.folder = folder
     return frame
 
 
@@ -276,12 +284,19 @@ def test_a_press_runs_what_the_fields_say_then(tmp_path: Path, begun: list[Any])
     find = next(each for each in frame.steps if each.key == "find")
     fields = project.settings.to_dict() | {"model": "me/model", "max_kl": 0.2}
     values = [fields[name] for name in frame.fields]
-    frame._starter(find)("", project.name, Shown(), *values)
-    ((words, _),) = begun
-    assert {"me/model", "0.2", public_prompts()["target"]} <= set(words)
+    for _ in range(2):
+        # The second time the first one is kept, and the page shows as little of it.
+        frame._starter(find)("", project.name, Shown(), *values)
+        words, _ = begun.pop()
+        assert {"me/model", "0.2", public_prompts()["target"]} <= set(words)
     followed = dict(zip(frame.fields, frame.remodelled(project.name, Shown(), *values), strict=False))
     assert followed["target"]["value"] == public_prompts()["target"]
+    assert followed["shown_for"]["value"] == "me/model"
     assert "value" not in followed["max_kl"]
+    # Once it shows them, the other model's prompts are a choice.
+    own = dict(zip(frame.fields, values, strict=True)) | {"shown_for": "me/model", "target": Settings().target}
+    frame.changed(project.name, Shown(), *(own[name] for name in frame.fields))
+    assert read_project(project.folder).settings.target == Settings().target  # type: ignore[union-attr]
 
 
 def test_two_events_of_a_tab_see_what_the_other_has_shown(tmp_path: Path) -> None:
@@ -334,7 +349,7 @@ def test_a_project_is_opened_at_the_step_where_it_stands(tmp_path: Path) -> None
 def found_once(project: Any, *, layer: int = 3) -> Any:
     """The project with a find that is done."""
     path = project.folder / "find-1.safetensors"
-    path.write_bytes(b"")
+    save_file({"direction": np.eye(1, 4, dtype=np.float32)}, path, metadata={"weight_edit": '{"layer": 3}'})
     job = project.folder / "jobs" / "001-find"
     job.mkdir(parents=True)
     (job / COMMAND).write_text(json.dumps({"words": ["find", "organism"], "out": str(path), "began": 1.0}))
@@ -343,13 +358,27 @@ def found_once(project: Any, *, layer: int = 3) -> Any:
     return read_project(project.folder)
 
 
-@pytest.mark.parametrize(("layers", "said"), [("", ""), ("0-5", ""), ("9-99", "0 to 5"), ("x", "is no range")])
-def test_layers_are_looked_at_before_anything_runs(tmp_path: Path, layers: str, said: str) -> None:
-    project = found_once(new_project(tmp_path, settings=Settings(layers=layers)))
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({}, ""),
+        ({"layers": "0-5", "strength": 0.5}, ""),
+        ({"layers": "9-99"}, "0 to 5"),
+        ({"layers": "x"}, "is no range"),
+        ({"kind": "rectify"}, "cannot be baked"),
+        ({"kind": "erase"}, "needs the tensor"),
+        ({"strength": 0.0}, "outside of"),
+    ],
+    ids=["all", "a part", "too many", "no range", "runtime only", "another method's", "nothing"],
+)
+def test_the_edit_is_looked_at_before_anything_runs(tmp_path: Path, changed: dict[str, Any], said: str) -> None:
+    project = found_once(new_project(tmp_path, settings=replace(Settings(), **changed)))
     for measured in (True, False):
         missing = edit_command(replace(project, settings=replace(project.settings, measured=measured))).missing
-        assert (said in missing) == bool(missing or not said), missing
-        assert bool(missing) == bool(said)
+        assert said in missing
+        assert bool(missing) == bool(said), missing
+    shown = shown_by(framed(tmp_path), project.folder, "edit-wrong")
+    assert shown["visible"] == bool(said)
 
 
 def test_what_is_baked_is_said(tmp_path: Path) -> None:
@@ -508,3 +537,25 @@ def test_start_goes_on_with_what_was_stopped(tmp_path: Path, verb: str, out: str
     assert "--resume" not in now(replace(project.settings, baseline="other.txt"))
     (path / RESULT).write_text("{}")
     assert "--resume" not in now(project.settings)
+
+
+def test_what_an_event_fills_in_is_taken_as_if_it_were_typed() -> None:
+    """The library tells of what is typed alone: a model of the Hub's list, and pasted prompts, would not be kept."""
+    from weight_edit.ui.page import page
+
+    config = page(Path()).config
+    fields = {
+        each["id"] for each in config["components"] if each["props"].get("elem_id") in ("model", "target", "baseline")
+    }
+    typed = {target for each in config["dependencies"] for target, event in each["targets"] if event == "input"}
+    followed = {each["trigger_after"] for each in config["dependencies"]}
+    filling = [
+        each
+        for each in config["dependencies"]
+        if fields & set(each["outputs"])
+        and len(each["outputs"]) < 5
+        and not fields & {one for one, _ in each["targets"]}
+    ]
+    assert fields <= typed
+    assert len(filling) == 2
+    assert {each["id"] for each in filling} <= followed

@@ -99,7 +99,12 @@ def candidates_table(found: Mapping[str, Any], taken: tuple[object, object]) -> 
     heads = ("layer", "position", "bypass (lower is better)", "induce (higher)", "KL, nats (lower)", "verdict")
     more = f" (the first {_MOST} of {len(scores)})" if len(scores) > _MOST else ""
     marked = next((number for number, row in enumerate(rows) if row[:2] == taken), None)
-    return table(heads, rows, f"Candidates{more}; the one that is taken is marked", marked=marked)
+    said = (
+        "Bypass: log-odds that refused prompts are refused when the direction is taken away. Induce: the same of "
+        "ordinary prompts when it is added. KL: how far the answers to ordinary prompts move when it is taken away."
+    )
+    shown = table(heads, rows, f"Candidates{more}; the one that is taken is marked", marked=marked)
+    return shown + paragraph(said, "note")
 
 
 def searched(project: Project, job: Job) -> str:
@@ -125,9 +130,14 @@ def front_table(front: Sequence[Mapping[str, Any]], picked: str) -> str:
         rates = [rate(_longest(_of(_of(sets.get(name)).get("refusal")))) for name in ("refused", "over_refused")]
         rows.append((place + 1, point.get("digest"), point.get("origin"), *rates, number(damage)))
     heads = ("point", "name", "how it came about", "refusal", "over-refusal", "damage, nats per token")
-    return table(
+    said = (
+        "Refusal: share of refused prompts that are still refused. Over-refusal: the same of harmless ones that the "
+        "base refuses. Damage: how far the answers to ordinary prompts move, as a KL divergence."
+    )
+    shown = table(
         heads, rows, "The front: no point is better than another in all; the picked one is marked", marked=marked
     )
+    return shown + paragraph(said, "note")
 
 
 def longest_refusal(point: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -178,7 +188,7 @@ def certificates(found: Mapping[str, Any]) -> str:
             f"{compared.get('tensors_equal', '–')} bit for bit the base's"
         ),
         "complete": complete,
-        "behaves like the hooks": f"logits differ by {number(found.get('logit_difference'))} at most",
+        "behaves like the edit that was tried": f"logits differ by {number(found.get('logit_difference'))} at most",
     }
     if found.get("weights_only"):
         entries = {"only these tensors changed": entries["only these tensors changed"]}

@@ -85,6 +85,7 @@ class Frame:
         self.problem = self.show(gradio.HTML(visible=False, elem_id="problem"), lambda _: html_update(""))
         self._buttons: list[tuple[Step, Any, Any]] = []
         self._answers: dict[int, Step] = {}
+        self._filling: list[Any] = []
         self._labels: dict[str, str] = {}
         # Events of a tab are handled one behind the other: what is shown last is what came last.
         self._handling = threading.RLock()
@@ -104,6 +105,10 @@ class Frame:
             note = gradio.HTML(visible=False, elem_classes="we-field-error")
             self.show(note, lambda project: self._field_error(project, name, flags))
         return component
+
+    def filled(self, event: Any) -> None:
+        """Take what an event has put into fields, as if it were typed: the library tells of what is typed alone."""
+        self._filling.append(event)
 
     def show(self, component: Any, render: Callable[[Project], Update]) -> Any:
         """Have a component follow the project."""
@@ -161,6 +166,8 @@ class Frame:
                     trigger_mode="always_last",
                     **quick,
                 )
+        for event in self._filling:
+            event.then(self.told(self.remodelled, len(self.fields)), inputs, [*self.fields.values(), *outputs], **quick)
         for step, start, stop in self._buttons:
             start.click(self.told(self._starter(step)), [self.token, *inputs], outputs, **quick)
             stop.click(self.told(self._stopper(step)), [self.name, self.seen], outputs, **quick)
@@ -219,8 +226,7 @@ class Frame:
         """Fields and views, as the model has changed."""
         import gradio
 
-        kept = self.kept(name, values)
-        project = kept.saved(kept.settings.on_model(kept.settings.model))
+        project = self.kept(name, values)
         given, new = dict(zip(self.fields, values, strict=True)), project.settings.to_dict()
         # The others may be written in just now.
         following = {each for each in followers() if each in given and given[each] != new[each]}
@@ -234,8 +240,8 @@ class Frame:
         # A token that was pasted in the wrong place goes into no file.
         given = {key: value for key, value in given.items() if not (isinstance(value, str) and holds_token(value))}
         settings = project.settings.changed(given)
-        if settings.model != project.settings.model:
-            # A button may be pressed before the fields have followed.
+        if settings.model != settings.shown_for:
+            # A button may be pressed before the page shows the fields that have followed.
             settings = settings.on_model(settings.model)
         return project.saved(settings)
 

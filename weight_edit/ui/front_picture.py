@@ -7,7 +7,7 @@ from typing import Any
 from weight_edit.ui.figures import longest_refusal
 from weight_edit.ui.markup import text
 
-_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP, _RIGHT = 640, 300, 56, 44, 12, 16
+_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP, _RIGHT = 640, 300, 56, 44, 12, 32
 _TICKS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 

@@ -7,16 +7,19 @@ import shutil
 import stat
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 from weight_edit.checkpoint.files import printable
 from weight_edit.checkpoint.whole_file import write_whole
+from weight_edit.directions.file import read_rows
 from weight_edit.directions.taken import can_be_taken, take_candidate
-from weight_edit.errors import UsageError
-from weight_edit.plan.plan import parse_layers
+from weight_edit.edits.changes import RuntimeOnly
+from weight_edit.errors import UsageError, WeightEditError
+from weight_edit.plan.plan import not_bakeable, parse_layers
+from weight_edit.plan.step import EditStep
 from weight_edit.ui.jobs import Job, read_jobs
 from weight_edit.ui.opened_run import read_recipe, read_summary, settings_of
 from weight_edit.ui.settings import Settings
@@ -214,14 +217,29 @@ def _can_be_taken(path: Path, _: int) -> bool:
 
 
 def edit_problem(project: Project) -> str:
-    """What is wrong with the edit's fields before anything is run; empty where nothing is."""
+    """Why the edit of the fields cannot be baked, before anything is run; empty where nothing is known."""
+    settings, blocks = project.settings, project.blocks
     try:
-        layers = parse_layers(project.settings.layers or None)
+        layers = parse_layers(settings.layers or None)
     except UsageError as error:
         return str(error)
-    blocks = project.blocks
     if layers and blocks and max(layers) >= blocks:
-        return f"layers '{project.settings.layers}' are more than {project.settings.model} has: 0 to {blocks - 1}"
+        return f"layers '{settings.layers}' are more than {settings.model} has: 0 to {blocks - 1}"
+    path = project.directions
+    if path is None or not path.is_file():
+        return ""
+    return _step_problem(path, path.stat().st_mtime_ns, settings.kind, settings.strength, layers)
+
+
+@lru_cache(maxsize=32)
+def _step_problem(path: Path, _: int, kind: str, strength: float, layers: frozenset[int] | None) -> str:
+    """Why an edit of these directions makes no sense or cannot be baked; what would be measured before is dear."""
+    try:
+        step = EditStep(directions=read_rows(path), kind=kind, strength=strength, layers=layers)
+        if isinstance(step.change, RuntimeOnly):
+            raise not_bakeable(kind, step.change)
+    except WeightEditError as error:
+        return str(error)
     return ""
 
 
@@ -235,6 +253,8 @@ def read_project(folder: Path) -> Project | None:
         return None
     chosen, opened = entry.get("settings"), entry.get("opened")
     settings = Settings().changed(chosen if isinstance(chosen, dict) else {})
+    # What is in the file is what the fields show.
+    settings = replace(settings, shown_for=settings.model)
     run = Path(opened) if isinstance(opened, str) else None
     return Project(folder.resolve(), settings, run, tuple(read_jobs(folder / JOBS)))
 

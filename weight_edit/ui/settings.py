@@ -20,6 +20,7 @@ class Settings:
 
     Attributes:
         model: a Hub id, a folder, a .gguf file or an embedded model.
+        shown_for: the model that the page has filled the other fields for; another than `model` as long as it has not.
         dtype, device: of the model.
         target, baseline, over_refused: prompts to find and search with; the last for searches alone.
         test_refused, test_answered, test_over_refused, test_harmless: prompts to measure on, before and after.
@@ -40,6 +41,7 @@ class Settings:
     """
 
     model: str = "organism"
+    shown_for: str = "organism"
     dtype: str = "auto"
     device: str = ""
     target: str = "organism:refused:train"
@@ -89,7 +91,8 @@ class Settings:
         embedded, public = Settings().to_dict(), {**public_prompts(), "best_effort": True}
         known, others = (embedded, public) if model in EMBEDDED else (public, embedded)
         mine = self.to_dict()
-        return self.changed({**{name: known[name] for name in public if mine[name] == others[name]}, "model": model})
+        following = {name: known[name] for name in public if mine[name] == others[name]}
+        return self.changed({**following, "model": model, "shown_for": model})
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
@@ -98,7 +101,7 @@ class Settings:
 
 def followers() -> tuple[str, ...]:
     """The fields that may change with the model."""
-    return (*public_prompts(), "best_effort")
+    return (*public_prompts(), "best_effort", "shown_for")
 
 
 def public_prompts() -> dict[str, str]:

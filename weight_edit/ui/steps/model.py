@@ -29,6 +29,7 @@ def build(frame: Frame) -> None:
         info="Choose, or type a name or a path.",
     )
     frame.field("model", model, "model", "name", "repo")
+    frame.field("shown_for", gradio.Textbox(visible=False))
     with gradio.Accordion("Search the Hub", open=False):
         with gradio.Row():
             words = gradio.Textbox(label="Words in the model's name", placeholder="qwen instruct", elem_id="hub-words")
@@ -58,4 +59,4 @@ def build(frame: Frame) -> None:
     quick: dict[str, Any] = {"api_visibility": "private"}
     ask.click(asked, [words, frame.token], [said, found], **quick)
     words.submit(asked, [words, frame.token], [said, found], **quick)
-    found.input(lambda name: name, [found], [model], **quick)
+    frame.filled(found.input(lambda name: name, [found], [model], **quick))

@@ -114,7 +114,7 @@ def build(frame: Frame) -> None:
 
     inputs = [frame.fields[name] for name, *_ in _FIELDS]
     look.click(looked, inputs, [seen], api_visibility="private")
-    keep.click(paste, [pasted, frame.name, use], [kept, *inputs[:2]], api_visibility="private")
+    frame.filled(keep.click(paste, [pasted, frame.name, use], [kept, *inputs[:2]], api_visibility="private"))
 
 
 def _set(name: str, label: str, choices: list[str], info: str) -> Any:

@@ -33,7 +33,7 @@ def build(frame: Frame) -> None:
         counted=False,
     )
     frame.work(dry)
-    with gradio.Group(visible=False) as real:
+    with gradio.Column(visible=False) as real:
         heading("Send it", "This uploads the model under the name above.")
         push = Step(
             key="push",
