@@ -61,7 +61,9 @@ def what_is_baked(project: Project) -> str:
         if project.point is None or project.search is None:
             return ""
         digests = [point.get("digest") for point in project.front]
-        place = f"{digests.index(project.picked) + 1} of {len(digests)}" if project.picked in digests else project.picked
+        place = (
+            f"{digests.index(project.picked) + 1} of {len(digests)}" if project.picked in digests else project.picked
+        )
         own = "picked by the search's rule" if project.picked != settings.point else "chosen in step 5"
         entries = {
             "what is baked": f"point {place}, {own}",
