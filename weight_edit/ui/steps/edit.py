@@ -60,10 +60,11 @@ def what_is_baked(project: Project) -> str:
     if settings.way == "search":
         if project.point is None or project.search is None:
             return ""
-        place = next(place for place, point in enumerate(project.front, 1) if point.get("digest") == project.picked)
+        digests, picked = [point.get("digest") for point in project.front], project.picked
+        place = f"{digests.index(picked) + 1} of {len(digests)}" if picked in digests else picked
         own = "picked by the search's rule" if project.picked != settings.point else "chosen in step 5"
         entries = {
-            "what is baked": f"point {place} of {len(project.front)}, {own}",
+            "what is baked": f"point {place}, {own}",
             "of": project.search.name,
             "edit": "its own strengths and layers, as its file says",
             "file": shown_path(project.point),
