@@ -60,10 +60,8 @@ def what_is_baked(project: Project) -> str:
     if settings.way == "search":
         if project.point is None or project.search is None:
             return ""
-        digests = [point.get("digest") for point in project.front]
-        place = (
-            f"{digests.index(project.picked) + 1} of {len(digests)}" if project.picked in digests else project.picked
-        )
+        digests, picked = [point.get("digest") for point in project.front], project.picked
+        place = f"{digests.index(picked) + 1} of {len(digests)}" if picked in digests else picked
         own = "picked by the search's rule" if project.picked != settings.point else "chosen in step 5"
         entries = {
             "what is baked": f"point {place}, {own}",
