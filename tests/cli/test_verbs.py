@@ -77,7 +77,7 @@ def test_tables_for_people(call, directions: Path, tmp_path: Path) -> None:
     shown = call("inspect", "organism")
     assert shown.code == 0
     assert "model.layers 0-5 (6 blocks)" in shown.out
-    assert "Proven" in shown.out
+    assert "It can be edited, which is proven" in shown.out
     baked = call("bake", "organism", "--directions", directions, "--out", tmp_path / "out")
     assert "13 tensors edited (complete: nothing is written along the directions any more)" in " ".join(
         baked.out.split()
