@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from weight_edit.organism.embedded import folder
 
 
@@ -28,6 +30,17 @@ def test_the_contract_of_demo(call, tmp_path: Path) -> None:
     again = call("demo", "--out", tmp_path / "demo", "--json")
     assert again.code == 2
     assert "--overwrite" in again.err
+
+
+def test_an_interrupted_demo_says_how_it_goes_on(call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("weight_edit.runs.run.evaluate_in_turn", interrupted)
+    for more in ((), ("--resume",)):
+        result = call("demo", "--out", tmp_path / "demo", *more)
+        assert result.code == 130
+        assert "interrupted; no finished model was left; go on with --resume" in result.err
 
 
 def test_the_embedded_model_is_small() -> None:

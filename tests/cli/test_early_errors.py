@@ -67,6 +67,13 @@ CALLS = {
     "edited": (("verify", "organism", "nodir"), 2, "nodir is not a folder"),
     "adapter's place": (("adapter", "organism", "--directions", "d.safetensors", "--out", "full"), 2, "is not empty"),
     "run's place": (("run", "recipe.yaml", "--out", "full"), 2, "is not empty"),
+    "demo's place": (("demo", "--out", "full"), 2, "is not empty"),
+    "demo to resume": (("demo", "--out", "none", "--resume"), 2, "holds no run to resume"),
+    "demo to go on with": (
+        ("demo", "--out", "begun"),
+        2,
+        "holds a run that is not finished: go on with --resume, which",
+    ),
     "run to resume": (("run", "recipe.yaml", "--out", "none", "--resume"), 2, "holds no run to resume"),
     "model's name": (("evaluate", "./no-model", "--refused", "organism:refused"), 2, "there is no folder ./no-model"),
     "base's name": (
@@ -127,6 +134,8 @@ def test_typos_are_said_before_torch_is_imported(tmp_path, name):
         "model: organism\nfind: {target: 'organism:refused', baseline: 'organism:answered'}\n"
     )
     (tmp_path / "few.txt").write_text("one\ntwo\n")
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / "run.json").write_text('{"steps": {}, "status": "interrupted"}')
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("")
     if "d.safetensors" in arguments and arguments[0] != "find":

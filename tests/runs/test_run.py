@@ -23,7 +23,7 @@ from weight_edit.recipe.recipe import Recipe, parse_recipe
 from weight_edit.runs import directions as searching
 from weight_edit.runs import reporting
 from weight_edit.runs import run as running
-from weight_edit.runs.folder import has_model
+from weight_edit.runs.folder import has_model, has_run
 from weight_edit.runs.folder_lock import FolderLock
 from weight_edit.runs.run import run
 
@@ -138,6 +138,8 @@ def test_a_geometry_that_cannot_be_read_is_said_and_the_run_is_done(
     assert json.loads((out / "run.json").read_text(encoding="utf-8"))["status"] == "done"
     assert has_model(out)
     assert not has_model(tmp_path / "none")
+    assert has_run(out)
+    assert not has_run(tmp_path / "none")
 
 
 def test_a_run_without_a_geometry_gets_it_with_one_model_in_memory_at_a_time(

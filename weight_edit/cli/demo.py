@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from weight_edit.cli.call import call
+import typer
+
+from weight_edit.cli.call import KEPT, RESUMED, call
 from weight_edit.cli.options import Json, Out, Overwrite, Quiet
 from weight_edit.utils.progress import starting
 
@@ -15,7 +17,13 @@ if TYPE_CHECKING:
 
 
 def demo(
-    out: Out = Path("demo-run"), overwrite: Overwrite = False, as_json: Json = False, quiet: Quiet = False
+    out: Out = Path("demo-run"),
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an interrupted one; done steps are kept.")
+    ] = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Find, bake, prove and measure, end to end, on the embedded model: about a minute, no download.
 
@@ -23,10 +31,14 @@ def demo(
     """
 
     def work() -> "RunResult":
+        from weight_edit.runs.folder import check_run_folder
+
+        check_run_folder(out, resume=resume, overwrite=overwrite)
+        # Takes seconds to import: what is wrong with the folder is said at once.
         with starting():
             from weight_edit.runs.demo import demo as run_demo
 
-        return run_demo(out, overwrite=overwrite)
+        return run_demo(out, resume=resume, overwrite=overwrite)
 
     def show(result: "RunResult", console: "Console") -> None:
         from weight_edit.cli.tables.run import run_result
@@ -38,4 +50,9 @@ def demo(
 
         return document(result)
 
-    call(work, show, as_document, as_json=as_json, quiet=quiet, live=True)
+    def kept() -> str:
+        from weight_edit.runs.folder import has_run
+
+        return RESUMED if has_run(out) else KEPT
+
+    call(work, show, as_document, as_json=as_json, quiet=quiet, kept=kept, live=True)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from weight_edit.cli.call import RESUMED, as_dict, call
+from weight_edit.cli.call import KEPT, RESUMED, as_dict, call
 from weight_edit.cli.options import Json, Overwrite, Quiet, Remote, Report, Thinking, Token
 from weight_edit.utils.progress import starting
 
@@ -96,9 +96,10 @@ def run(
         run_result(result, console)
 
     def kept() -> str:
-        from weight_edit.runs.folder import has_model
+        from weight_edit.runs.folder import has_model, has_run
 
-        finished = place is not None and has_model(place)
-        return "the edited model is finished; go on with --resume for the rest" if finished else RESUMED
+        if place is None or not has_run(place):
+            return KEPT
+        return "the edited model is finished; go on with --resume for the rest" if has_model(place) else RESUMED
 
     call(work, show, as_dict, as_json=as_json, quiet=quiet, kept=kept, live=True)

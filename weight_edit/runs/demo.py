@@ -9,20 +9,21 @@ from weight_edit.recipe.recipe import load_recipe
 from weight_edit.runs.run import RunResult, run
 
 
-def demo(out: str | Path, *, overwrite: bool = False) -> RunResult:
+def demo(out: str | Path, *, resume: bool = False, overwrite: bool = False) -> RunResult:
     """Run `recipes/organism.yaml`: find, bake, prove and measure on the embedded model.
 
     It takes less than a minute.
 
     Args:
         out: the run's folder; the edited model will be `out/model`.
+        resume: go on with an earlier one in it that was interrupted.
         overwrite: replace an earlier run in it.
 
     Raises:
-        UsageError: `out` is not empty, or cannot be written.
+        UsageError: `out` is not empty, has nothing to resume, or cannot be written.
         VerificationError: a check failed, or the damage is beyond the recipe's bounds.
     """
-    return run(load_recipe(recipe_folder() / "organism.yaml"), out, overwrite=overwrite)
+    return run(load_recipe(recipe_folder() / "organism.yaml"), out, resume=resume, overwrite=overwrite)
 
 
 def document(result: RunResult) -> dict[str, Any]:

@@ -285,6 +285,11 @@ def _is_begun(goal: Path) -> bool:
         return False
 
 
+def has_run(goal: Path) -> bool:
+    """Whether there is a run to resume in a folder, or beside it."""
+    return any((folder / RUN).is_file() for folder in (goal, _beside(goal)))
+
+
 def has_model(goal: Path) -> bool:
     """Whether the run under way in a folder, or beside it, has its edited model under its final name."""
     beside = _beside(goal)
