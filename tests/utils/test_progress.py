@@ -73,6 +73,18 @@ def test_the_first_line_comes_at_once_and_others_now_and_then() -> None:
     assert said[-1] == "candidates: 96 of 96, in 16 min"
 
 
+def test_what_is_done_is_said_once_though_a_line_was_due_just_then() -> None:
+    clock, said = Clock(), []
+    lines = Lines(description="candidates", meter=Meter(total=1, clock=clock), write=said.append)
+    lines.begin()
+    clock.now += 32
+    lines.advance()
+    lines.tick()
+    clock.now += 1
+    lines.end()
+    assert said == ["candidates: 0 of 1", "candidates: 1 of 1, in 32 s"]
+
+
 def test_a_step_that_never_advances_still_has_its_lines() -> None:
     clock, said = Clock(), []
     lines = Lines(description="loading some/model", meter=Meter(total=None, clock=clock), write=said.append)

@@ -334,6 +334,7 @@ class Lines:
     _last: float = field(default=0.0, init=False)
     _wait: float = field(default=EVERY, init=False)
     _counted: str = field(default="", init=False)
+    _ended: bool = field(default=False, init=False)
 
     def begin(self) -> None:
         """Write the first line."""
@@ -349,11 +350,13 @@ class Lines:
         # The same line again and again says nothing: twice as long until the next.
         self._wait = EVERY if moved else min(_STILL, 2 * self._wait)
         self._last, self._counted = now, counted
+        # All is done before the block ends: this is then its last line.
+        self._ended = self.meter.complete
         self.write(self._line)
 
     def end(self) -> None:
         """Write the last line of a task that took long enough."""
-        if self.meter.seconds >= EVERY and self.meter.complete:
+        if self.meter.seconds >= EVERY and self.meter.complete and not self._ended:
             self.write(self._line)
 
     def advance(self, n: float = 1) -> None:
