@@ -310,3 +310,11 @@ def test_an_error_in_a_notebook_is_the_line_of_the_cell_and_the_message() -> Non
     assert line == "line 3: weight_edit.bake('organism', 'missing.safetensors', 'out')"
     assert message.startswith("UsageError: ")
     assert "missing.safetensors" in message
+
+
+def test_a_folder_beside_the_package_whose_name_begins_alike_is_not_the_packages() -> None:
+    name = f"{Path(weight_edit.__file__).parent}_of_mine/cell.py"
+    linecache.cache[name] = (1, None, ["raise UsageError('no')\n"], name)
+    with pytest.raises(UsageError) as caught:
+        exec(compile("raise UsageError('no')\n", name, "exec"), {"UsageError": UsageError})
+    assert caught.value._render_traceback_()[0] == "line 1: raise UsageError('no')"
