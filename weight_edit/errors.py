@@ -51,10 +51,11 @@ class WeightEditError(Exception):
 
         All that lies between them is this package's own; `traceback.print_last()` has it.
         """
+        import os
         import traceback
         from pathlib import Path
 
-        here = str(Path(__file__).parent)
+        here = f"{Path(__file__).parent}{os.sep}"
         lines = []
         for frame in traceback.extract_tb(self.__traceback__):
             if frame.filename.startswith(here):

@@ -172,6 +172,24 @@ def test_a_set_of_a_name_for_which_nothing_asks_is_refused_in_an_override_and_an
     )
 
 
+def test_what_a_recipe_asks_for_by_itself_may_be_left_unused_by_what_is_laid_over_it(tmp_path: Path) -> None:
+    recipe, over = tmp_path / "r.yaml", tmp_path / "over.yaml"
+    recipe.write_text(
+        "model: m\nprompts: {mine: a, other: b}\nfind: {target: '@mine', baseline: '@other'}\n"
+        "directions: {old: old.safetensors, new: new.safetensors}\n"
+        "edit: {directions: old, then: [{directions: new}]}\n",
+        encoding="utf-8",
+    )
+    over.write_text("find: {target: c}\n", encoding="utf-8")
+    for found in (load_recipe(recipe, ["find.target=c"]), load_recipe(recipe, (), [over])):
+        assert found.find is not None
+        assert (found.find.target, found.find.baseline) == ("c", "b")
+    assert [step.directions for step in load_recipe(recipe, ["edit.then=[]"]).edit.steps] == ["old"]
+    for wrong in ("prompts.mnie=c", "directions.odl=x.safetensors"):
+        with pytest.raises(UsageError, match=wrong.partition("=")[0]):
+            load_recipe(recipe, [wrong])
+
+
 def test_the_recipe_of_a_runs_folder_has_no_names_to_set(tmp_path: Path) -> None:
     kept = tmp_path / "recipe.yaml"
     kept.write_text(yaml.safe_dump(load_recipe("concept").model_dump(mode="json")), encoding="utf-8")

@@ -2,16 +2,20 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from weight_edit.edits.direction_rows import DirectionRows
+from weight_edit.edits.packed_directions import packed_directions
 from weight_edit.edits.registry import edit_kinds
 from weight_edit.errors import UnsupportedError, UsageError
 from weight_edit.recipe.bundled import bundled_recipes
 from weight_edit.recipe.recipe import EditEntry, load_recipe, parse_recipe
-from weight_edit.runs.recipe_checks import check_step
+from weight_edit.runs.recipe_checks import check_recipe, check_step
 from weight_edit.runs.run import run
 
 FIND = {"target": "organism:refused", "baseline": "organism:answered"}
+GIVEN = packed_directions(DirectionRows(np.eye(1, 16)))
 AT_A_LAYER = {"add", "rectify"}
 
 
@@ -23,6 +27,28 @@ def test_an_edit_that_cannot_be_baked_is_refused_before_the_base_is_measured(
     with pytest.raises(UnsupportedError, match=r"edit rectify cannot be baked.*nearest"):
         run(recipe, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({"find": FIND, "edit": {"kind": "erase"}}, "needs the tensor `left`.*by the method leace"),
+        ({"finds": {"a": FIND}, "edit": {"kind": "erase", "directions": "a"}}, "needs the tensor `left`"),
+        ({"find": FIND, "edit": {"then": [{"kind": "erase"}]}}, "needs the tensor `left`"),
+        ({"find": FIND, "edit": {"kind": "rectify"}}, "edit rectify cannot be baked"),
+        ({"directions": {"main": GIVEN}, "edit": {"kind": "affine"}}, "needs the tensor `baseline_mean`"),
+        ({"find": {**FIND, "method": "leace"}, "edit": {"kind": "erase"}}, None),
+        ({"find": FIND, "edit": {"kind": "affine"}}, None),
+        ({"directions": {"main": GIVEN}, "edit": {"kind": "ablate"}}, None),
+    ],
+)
+def test_what_a_recipe_alone_tells_is_refused_before_torch_is_imported(content: dict, said: str | None) -> None:
+    recipe = parse_recipe({"model": "organism", **content})
+    if said is None:
+        check_recipe(recipe)
+        return
+    with pytest.raises((UsageError, UnsupportedError), match=said):
+        check_recipe(recipe)
 
 
 @pytest.mark.parametrize("kind", sorted(set(edit_kinds()) - {"rectify"}))

@@ -329,13 +329,13 @@ def test_a_run_that_ends_for_another_reason_is_not_called_running(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def gone(*args: Any, **kwargs: Any) -> Any:
-        raise BrokenPipeError(32, "Broken pipe")
+        raise BrokenPipeError(32, f"Broken pipe hf_{'a' * 34}")
 
     monkeypatch.setattr(running, "evaluate_in_turn", gone)
     with pytest.raises(BrokenPipeError):
         run(recipe(), tmp_path / "out")
     state = json.loads((tmp_path / "out/run.json").read_text(encoding="utf-8"))
-    assert state["status"] == "failed: BrokenPipeError: [Errno 32] Broken pipe"
+    assert state["status"] == "failed: BrokenPipeError: [Errno 32] Broken pipe <token>"
     assert state["status"] in (tmp_path / "out/log.txt").read_text(encoding="utf-8")
 
 

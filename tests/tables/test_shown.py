@@ -25,6 +25,8 @@ from weight_edit.utils.progress import bar, quieted
 
 HOSTILE = '<script>alert(1)</script>\x1b[31m" onload="x'
 
+INTERVALS: tuple[Any, ...] = ([1], {"bypass": 3}, {"bypass": ["a", "b"]}, {"bypass": [1, 2, 3]}, {"bypass": [1]})
+
 
 def evaluation(refused: int, over: int) -> dict[str, Any]:
     sets = {
@@ -310,3 +312,29 @@ def test_an_error_in_a_notebook_is_the_line_of_the_cell_and_the_message() -> Non
     assert line == "line 3: weight_edit.bake('organism', 'missing.safetensors', 'out')"
     assert message.startswith("UsageError: ")
     assert "missing.safetensors" in message
+
+
+def test_a_folder_beside_the_package_whose_name_begins_alike_is_not_the_packages() -> None:
+    name = f"{Path(weight_edit.__file__).parent}_of_mine/cell.py"
+    linecache.cache[name] = (1, None, ["raise UsageError('no')\n"], name)
+    with pytest.raises(UsageError) as caught:
+        exec(compile("raise UsageError('no')\n", name, "exec"), {"UsageError": UsageError})
+    assert caught.value._render_traceback_()[0] == "line 1: raise UsageError('no')"
+
+
+@pytest.mark.parametrize(
+    "strange",
+    [
+        {"scores": 5},
+        {"control": [1]},
+        {"refusal_tokens": ["a", {"x": 1}, {"text": "<script>"}]},
+        {"warnings": None},
+        *({"scores": [{"layer": 1, "position": -1, "bypass": 1.0, "intervals": each}]} for each in INTERVALS),
+        {"scores": [{"layer": 1, "position": -1, "bypass": 10**400}]},
+    ],
+)
+def test_a_strangers_directions_show_themselves_whatever_their_metadata_say(strange: dict[str, Any]) -> None:
+    metadata = {"layer": 1, "position": -1, "method": "<script>", "scores": [], **strange}
+    shown = Directions(torch.eye(1, 4), None, metadata, {})._repr_html_()
+    assert "&lt;script&gt;" in shown
+    assert "<script>" not in shown

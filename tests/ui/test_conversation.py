@@ -58,3 +58,16 @@ def test_nothing_is_loaded_for_no_prompt_and_a_second_one_is_told_to_wait(tmp_pa
         next(conversation.reply(project, HOOKS, "Hello"))
     assert list(first) == [""]
     assert (len(opened), conversation.is_busy) == (1, False)
+
+
+def test_whatever_ends_an_answer_is_said_and_the_next_prompt_is_taken(tmp_path: Path, monkeypatch: Any) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise RuntimeError("out of memory\nand a long account of it")
+
+    project, conversation = Project(tmp_path / "mine", Settings()), Conversation()
+    monkeypatch.setattr("weight_edit.chat.opening.open_chat", full)
+    monkeypatch.setattr(Conversation, "_source", staticmethod(lambda project, way: tmp_path))
+    for _ in range(2):
+        with pytest.raises(UsageError, match=r"no answer could be given \(RuntimeError: out of memory\)"):
+            list(conversation.reply(project, HOOKS, "Hello"))
+        assert not conversation.is_busy

@@ -4,12 +4,15 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from weight_edit.errors import UsageError
 from weight_edit.ui.jobs import COMMAND, RESULT
 from weight_edit.ui.project import (
     Project,
+    edit_problem,
     list_projects,
     named_project,
     new_project,
@@ -20,6 +23,7 @@ from weight_edit.ui.project import (
 from weight_edit.ui.report_route import report_file
 from weight_edit.ui.settings import Settings
 from weight_edit.ui.steps.edit import edit_command
+from weight_edit.ui.steps.prompts import kept_text
 
 
 def add_job(folder: Path, name: str, words: list[str], out: Path | None, result: dict[str, object]) -> None:
@@ -194,3 +198,35 @@ def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="cannot be written"):
         new_project(tmp_path / "file")
+
+
+def test_layers_that_a_find_did_not_score_are_no_problem(tmp_path: Path) -> None:
+    """A method that chooses its place by itself has a score of that place alone."""
+    project = new_project(tmp_path)
+    out = project.folder / "find-1.safetensors"
+
+    def problem(tensors: dict[str, np.ndarray], layers: str) -> str:
+        out.write_bytes(save(tensors, metadata={"weight_edit": "{}"}))
+        found = read_project(project.folder)
+        assert found is not None
+        return edit_problem(replace(found, settings=replace(found.settings, layers=layers)))
+
+    words = ["find", "organism"]
+    add_job(project.folder, "001-find", words, out, {"layer": 3, "scores": [{"layer": 3, "position": -1}]})
+    row = {"direction": np.eye(1, 3, dtype=np.float32)}
+    assert problem(row, "0-5") == ""
+    both = {**row, "candidates": np.ones((1, 6, 3), np.float32)}
+    assert problem(both, "0-5") == ""
+    assert "0 to 5" in problem(both, "0-6")
+
+
+def test_pasted_prompts_replace_none_that_an_earlier_command_names(tmp_path: Path) -> None:
+    (tmp_path / "pasted-target.txt").write_text("of an earlier version")
+    first, second = (kept_text(tmp_path, "target", text) for text in ("one\n", "another\n"))
+    assert (first.read_text(), second.read_text()) == ("one\n", "another\n")
+    assert kept_text(tmp_path, "target", "one\n") == first
+    # A file that was changed since is somebody's.
+    first.write_text("changed")
+    third = kept_text(tmp_path, "target", "one\n")
+    assert (first.read_text(), third.read_text()) == ("changed", "one\n")
+    assert len(list(tmp_path.iterdir())) == 4

@@ -10,8 +10,8 @@ from weight_edit.edits.direction_facts import check_facts
 from weight_edit.errors import UsageError
 from weight_edit.utils.arrays import Floats, as_float64
 
-_MADE_BY = {"left": ", by the method leace", "right": ", by the method leace"}
-"""Tensor -> the method that writes it; means of the classes are written by all."""
+MADE_BY = {"left": "leace", "right": "leace"}
+"""Tensor -> the method that alone writes it; means of the classes are written by all."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,10 +48,7 @@ class DirectionRows:
             UsageError: the file has none of that name.
         """
         if name not in self.tensors:
-            raise UsageError(
-                f"the edit '{edit}' needs the tensor `{name}` beside the directions, which these do not have; "
-                f"find them again{_MADE_BY.get(name, '')}"
-            )
+            raise lacking(name, edit)
         return as_float64(self.tensors[name])
 
     def check_width(self, d_model: int) -> None:
@@ -66,3 +63,12 @@ class DirectionRows:
                 f"the directions are {width} wide, but the model's residual stream is {d_model} wide; "
                 "use directions found on this model"
             )
+
+
+def lacking(name: str, edit: str) -> UsageError:
+    """The error of directions without a tensor that an edit needs."""
+    by = f", by the method {MADE_BY[name]}" if name in MADE_BY else ""
+    return UsageError(
+        f"the edit '{edit}' needs the tensor `{name}` beside the directions, which these do not have; find them "
+        f"again{by}"
+    )

@@ -4,7 +4,7 @@ It is validated before anything runs.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -454,12 +454,6 @@ class Recipe(Section):
             raise ValueError(
                 f"an edit asks for the directions '{missing[0]}', which are not among 'finds' nor 'directions'"
             )
-        # A study may take all there are.
-        unused = [] if self.studies else [name for name in self.directions if name not in asked]
-        if unused:
-            raise ValueError(
-                f"'directions.{unused[0]}': no edit and no study asks for them; the edit takes '{asked[0]}'"
-            )
         return self
 
     def _check_searched(self) -> None:
@@ -524,25 +518,31 @@ def load_recipe(
     """
     overrides = list(overrides)
     content = content_of(recipe_file(path))
+    # What a file's own sections ask for is no misspelling, though something laid over it asks for something else.
+    asked, taken = names_asked(content), _texts_in(content.get("edit"))
     # That of a run's folder asks for none by name, whatever is laid over it.
-    named = [(path, tuple(names_given(content)))] if names_asked(content) else []
+    named = [(path, tuple(names_given(content)))] if asked else []
     if model is not None:
         content = on_model(content, model)
     for overlay in overlays:
         over = content_of(recipe_file(overlay, "overlay"))
         named.append((overlay, tuple(names_given(over))))
         content = laid_over(content, over, Path(overlay).stem)
+        asked |= names_asked(content)
+        taken |= _texts_in(content.get("edit"))
     if model is not None:
         content["model"] = model
     for override in overrides:
         override_entry(content, override)
     for file, names in named:
-        check_names_asked(names, names_asked(content), str(file))
+        check_names_asked(names, asked | names_asked(content), str(file))
     for override in overrides:
         check_names_overridden(override, content)
     if model is not None:
         check_model(content, model, str(path))
-    return _parsed(content, str(path), recipe_file(path).parent)
+    recipe = _parsed(content, str(path), recipe_file(path).parent)
+    _check_given_asked(recipe, str(path), taken)
+    return recipe
 
 
 def _check_names(names: Iterable[str], taken: Iterable[str]) -> None:
@@ -577,7 +577,36 @@ def parse_recipe(content: Mapping[str, Any], name: str = "recipe", folder: Path 
         UsageError: naming the first wrong key or value, or an entry with an access token.
     """
     check_names_asked(names_given(content), names_asked(content), name)
-    return _parsed(content, name, folder)
+    recipe = _parsed(content, name, folder)
+    _check_given_asked(recipe, name)
+    return recipe
+
+
+def _check_given_asked(recipe: Recipe, name: str, taken: Collection[str] = ()) -> None:
+    """Refuse directions that a recipe brings along and nothing asks for: misspelt ones change nothing.
+
+    Args:
+        taken: names for which its edit asked before anything was laid over it.
+
+    Raises:
+        UsageError: naming the first.
+    """
+    # A study may take all there are.
+    if recipe.studies or recipe.edit is None:
+        return
+    asked = [step.directions or MAIN for step in recipe.edit.steps]
+    unused = next((each for each in recipe.directions if each not in (*asked, *taken, MAIN)), None)
+    if unused is not None:
+        raise UsageError(
+            f"{name}: 'directions.{unused}': no edit and no study asks for them; the edit takes '{asked[0]}'"
+        )
+
+
+def _texts_in(value: Any) -> set[str]:
+    """Every text in a value, at any depth."""
+    if isinstance(value, dict | list):
+        return set().union(*map(_texts_in, value.values() if isinstance(value, dict) else value))
+    return {value} if isinstance(value, str) else set()
 
 
 def _parsed(content: Mapping[str, Any], name: str, folder: Path | None) -> Recipe:

@@ -34,6 +34,7 @@ from weight_edit.prompts.chat import ChatFormat
 from weight_edit.prompts.load import load_prompts
 from weight_edit.prompts.sets import PromptSet
 from weight_edit.recipe.recipe import MAIN, Recipe, Study, load_recipe
+from weight_edit.redaction import redacted
 from weight_edit.runs import reporting
 from weight_edit.runs.bounds import beyond_bounds
 from weight_edit.runs.directions import Search, directions_file, slug, step_name, write_given
@@ -41,7 +42,7 @@ from weight_edit.runs.folder import RunFolder
 from weight_edit.runs.geometry import GEOMETRY, Geometry
 from weight_edit.runs.given_directions import given_directions
 from weight_edit.runs.publishing import check_push, not_pushed, push_model
-from weight_edit.runs.recipe_checks import check_step
+from weight_edit.runs.recipe_checks import check_edit
 from weight_edit.runs.search import FOLDER as SEARCH
 from weight_edit.runs.search import PICKED, picked_edit, recipe_sections, run_search, search_request
 from weight_edit.runtime.loading import Model, chat_format, load, read_config
@@ -177,7 +178,7 @@ def _executed(job: "_Run", folder: RunFolder, keep_failed: bool, token: str | No
         raise
     except Exception as error:
         # A reader of a pipe that has gone, a disk, a mistake of ours: whoever comes later is told that it ended.
-        folder.state["status"] = said = f"failed: {type(error).__name__}: {first_line(error)}"
+        folder.state["status"] = said = redacted(f"failed: {type(error).__name__}: {first_line(error)}")
         with suppress(OSError):
             folder.save()
             folder.log(said)
@@ -252,8 +253,7 @@ class _Run:
             check_layers(parse_layers(step.layers), anatomy)
             check_layers(() if step.at == "found" else step.at, anatomy)
             check_kernel(step.kernel, anatomy)
-        for step in recipe.edit.steps if recipe.edit else []:
-            check_step(step, anatomy.d_model)
+        check_edit(recipe, anatomy.d_model)
         self.base = _BaseModel(self._read_base)
         self._base_logprobs: BaseLogprobs | None = None
         self._looked_at = self._directions_looked_at()

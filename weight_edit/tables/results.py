@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from weight_edit.tables import models, written
-from weight_edit.tables.rows import is_plain, named_rows, plain_values
+from weight_edit.tables.rows import entries_of, is_plain, named_rows, plain_values, section_of
 from weight_edit.tables.table import Cell, Figure, Table, figure_of
 
 Document = Mapping[str, Any]
@@ -130,7 +130,7 @@ _SCORES = {
 def _directions(document: Document, title: str = "The direction") -> list[Table]:
     names = ("method", "layer", "position", "candidates", "kept_bounds", "missed", "unconfirmed")
     found = [(name.replace("_", " "), document[name]) for name in names if is_plain(document.get(name))]
-    scores = [each for each in document.get("scores") or () if isinstance(each, Mapping)]
+    scores = [each for each in entries_of(document, "scores") if isinstance(each, Mapping)]
     if scores:
         kept = sum(each.get("rejected") is None for each in scores)
         found.append(("candidates", f"{len(scores)}, of which {kept} keep the bounds"))
@@ -138,25 +138,29 @@ def _directions(document: Document, title: str = "The direction") -> list[Table]
     if isinstance(separation, Mapping):
         words = {"auc": "separation (AUC)", "relative_norm": "length, share of the stream's"}
         found += [(said, separation[key]) for key, said in words.items() if is_plain(separation.get(key))]
-    warnings = [("warning", each) for each in document.get("warnings", ())]
+    warnings = [("warning", each) for each in entries_of(document, "warnings")]
     return [named_rows(title, [*found, *warnings]), _scored(document, scores)]
 
 
 def _scored(document: Document, scores: list[Document]) -> Table:
-    """The scores that it was chosen by, beside those of a random direction."""
+    """The scores that it was chosen by, beside those of a random direction.
+
+    A directions file may be a stranger's, whose metadata say anything.
+    """
     place = document.get("layer"), document.get("position")
     chosen = next((each for each in scores if (each.get("layer"), each.get("position")) == place), document)
-    intervals, control = chosen.get("intervals") or {}, document.get("control") or {}
+    intervals, control = section_of(chosen, "intervals"), section_of(document, "control")
     rows: list[tuple[Cell, ...]] = []
     for key, said in _SCORES.items():
         value = figure_of(chosen.get(key))
         if value is None:
             continue
-        ends = intervals.get(key)
-        figure = value if ends is None else Figure(value.value, *ends)
+        low, high = map(figure_of, [*entries_of(intervals, key), None, None][:2])
+        figure = value if low is None or high is None else Figure(value.value, low.value, high.value)
         rows.append((said, figure, figure_of(control.get(key))))
     columns = ("score", "this direction", "a random one")
-    tokens = ", ".join(repr(each["text"]) for each in document.get("refusal_tokens") or ())
+    said_of = [each for each in entries_of(document, "refusal_tokens") if isinstance(each, Mapping)]
+    tokens = ", ".join(repr(each["text"]) for each in said_of if is_plain(each.get("text")))
     note = f"The refusal metric is the log-odds of the tokens {tokens}; above 0 the model refuses." if tokens else ""
     title = "Its scores on validation prompts, with 95% intervals where they are known"
     return Table(title=title, columns=columns, rows=tuple(rows), note=note if rows else "")

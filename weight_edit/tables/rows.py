@@ -34,6 +34,18 @@ def plain_values(document: Mapping[str, Any], words: Mapping[str, str] | None = 
     return said
 
 
+def entries_of(document: Mapping[str, Any], key: str) -> Sequence[Any]:
+    """The list at a key; empty where something else stands there."""
+    found = document.get(key)
+    return found if isinstance(found, list | tuple) else ()
+
+
+def section_of(document: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """The mapping at a key; empty where something else stands there."""
+    found = document.get(key)
+    return found if isinstance(found, Mapping) else {}
+
+
 def is_plain(value: object) -> bool:
     """Whether it is a text, a number or a truth value."""
     return isinstance(value, str | int | float)

@@ -61,7 +61,8 @@ def figure_of(entry: object, *, signed: bool = False) -> Figure | None:
     if isinstance(entry, bool):
         return None
     if isinstance(entry, int | float):
-        return Figure(float(entry), signed=signed)
+        value = _float(entry)
+        return None if value is None else Figure(value, signed=signed)
     if not isinstance(entry, Mapping):
         return None
     value = _number(entry, "value")
@@ -71,4 +72,12 @@ def figure_of(entry: object, *, signed: bool = False) -> Figure | None:
 
 def _number(entry: Mapping[str, Any], key: str) -> float | None:
     found = entry.get(key)
-    return float(found) if isinstance(found, int | float) and not isinstance(found, bool) else None
+    return _float(found) if isinstance(found, int | float) and not isinstance(found, bool) else None
+
+
+def _float(value: float) -> float | None:
+    """The number; None for an integer that none can hold."""
+    try:
+        return float(value)
+    except OverflowError:
+        return None

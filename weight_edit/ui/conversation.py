@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from weight_edit.errors import UsageError, WeightEditError
+from weight_edit.errors import UsageError, WeightEditError, first_line
 from weight_edit.prompts.load import load_prompts
 from weight_edit.ui.markup import paragraph, text
 from weight_edit.ui.project import Project
@@ -46,7 +46,8 @@ class Conversation:
 
         Raises:
             UsageError, UnsupportedError: there is no prompt, another one is being answered, nothing was found yet that
-                could be tried, or what the session refuses.
+                could be tried, or what the session refuses; or it failed for any other reason, such as memory: the page
+                would wait for it.
         """
         if not prompt.strip():
             raise UsageError("write a prompt first")
@@ -66,6 +67,10 @@ class Conversation:
                     given[event.side].append((event.text, event.component, event.thought))
                     yield earlier + _turn(session, prompt, given)
             yield turns_html(session)
+        except WeightEditError:
+            raise
+        except Exception as error:
+            raise UsageError(f"no answer could be given ({type(error).__name__}: {first_line(error)})") from error
         finally:
             self._replying.release()
 

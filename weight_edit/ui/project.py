@@ -14,7 +14,7 @@ from typing import Any
 
 from weight_edit.checkpoint.files import printable
 from weight_edit.checkpoint.whole_file import write_whole
-from weight_edit.directions.file import read_rows
+from weight_edit.directions.file import read_candidates, read_rows
 from weight_edit.directions.taken import can_be_taken, take_candidate
 from weight_edit.edits.changes import RuntimeOnly
 from weight_edit.errors import UsageError, WeightEditError
@@ -102,10 +102,12 @@ class Project:
 
     @property
     def blocks(self) -> int:
-        """How many blocks the model has, as the last find tells; 0 where it is not known."""
-        scores = self.find.result.get("scores") if self.find is not None and self.find.result else None
-        listed = [each.get("layer") for each in scores if isinstance(each, dict)] if isinstance(scores, list) else []
-        return 1 + max((layer for layer in listed if isinstance(layer, int)), default=-1)
+        """How many blocks the model has, as the last find's file tells; 0 where it is not known.
+
+        Its scores do not: a method that chooses the place by itself has them of that place alone.
+        """
+        out = None if self.find is None else self.find.out
+        return 0 if out is None or not out.is_file() else _blocks(out, out.stat().st_mtime_ns)
 
     @cached_property
     def candidates(self) -> Mapping[str, Mapping[str, Any]]:
@@ -214,6 +216,16 @@ class Project:
 def _can_be_taken(path: Path, _: int) -> bool:
     """Whether a find's other candidates can be taken; the second argument tells a file from a later one there."""
     return can_be_taken(path)
+
+
+@lru_cache(maxsize=32)
+def _blocks(path: Path, _: int) -> int:
+    """How many layers a directions file has candidates at; 0 where it has none."""
+    try:
+        candidates = read_candidates(path, read_rows(path).rows.shape[1])
+    except UsageError:
+        return 0
+    return 0 if candidates is None else candidates.shape[1]
 
 
 def edit_problem(project: Project) -> str:

@@ -1,5 +1,9 @@
 """The second step: prompts that show the behaviour, and prompts that do not."""
 
+import os
+from hashlib import sha256
+from itertools import count
+from pathlib import Path
 from typing import Any
 
 from weight_edit.checkpoint.whole_file import write_whole
@@ -100,12 +104,11 @@ def build(frame: Frame) -> None:
             problem = "Paste some prompts first, one a line." if not text.strip() else "These are too many at once."
             return [paragraph(problem, "bad"), gradio.skip(), gradio.skip()]
         try:
-            path = frame.project(name).folder / f"pasted-{'target' if which == 'target' else 'baseline'}.txt"
-            write_whole(path, text)
-            count = len(load_prompts(str(path)))
+            path = kept_text(frame.project(name).folder, "target" if which == "target" else "baseline", text)
+            number = len(load_prompts(str(path)))
         except (WeightEditError, OSError) as error:
             return [paragraph(error, "bad"), gradio.skip(), gradio.skip()]
-        said = paragraph(f"{count} prompts, kept as {shown_path(path)}", "good")
+        said = paragraph(f"{number} prompts, kept as {shown_path(path)}", "good")
         used = gradio.update(value=shown_path(path))
         return [said, used if which == "target" else gradio.skip(), used if which != "target" else gradio.skip()]
 
@@ -115,6 +118,20 @@ def build(frame: Frame) -> None:
     inputs = [frame.fields[name] for name, *_ in _FIELDS]
     look.click(looked, inputs, [seen], api_visibility="private")
     frame.filled(keep.click(paste, [pasted, frame.name, use], [kept, *inputs[:2]], api_visibility="private"))
+
+
+def kept_text(folder: Path, use: str, text: str) -> Path:
+    """The file in a project's folder that holds pasted prompts; no other is replaced: earlier commands name them."""
+    content = text.encode("utf-8", "replace")
+    digest = sha256(content).hexdigest()[:12]
+    for number in count(1):
+        path = folder / f"pasted-{use}-{digest}{'' if number == 1 else f'-{number}'}.txt"
+        if not os.path.lexists(path):
+            write_whole(path, content.decode("utf-8"))
+            return path
+        if path.is_file() and not path.is_symlink() and path.read_bytes() == content:
+            return path
+    raise AssertionError
 
 
 def _set(name: str, label: str, choices: list[str], info: str) -> Any:
