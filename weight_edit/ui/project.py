@@ -12,7 +12,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from weight_edit.checkpoint.files import printable
+from weight_edit.checkpoint.files import meant, printable
 from weight_edit.checkpoint.whole_file import write_whole
 from weight_edit.directions.file import read_metadata, read_rows
 from weight_edit.directions.taken import can_be_taken, take_candidate
@@ -380,7 +380,8 @@ def open_run(folder: Path, run: str) -> Project:
     path = Path(os.path.expanduser(run.strip() or "."))  # noqa: PTH111 (an unknown user is no error)
     recipe = read_recipe(path)
     if recipe is None:
-        raise UsageError(f"{printable(run)} is no run: there is no run.json with a recipe in it")
+        around = "" if read_recipe(path.parent) is None else meant(path.parent)
+        raise UsageError(f"{printable(run)} is no run: there is no run.json with a recipe in it{around}")
     project = new_project(folder, path.resolve().name, settings_of(recipe))
     _copy_directions(path / "directions.safetensors", project.folder / "opened.safetensors")
     _write(project.folder, project.settings, path.resolve())
