@@ -187,6 +187,18 @@ def test_what_merging_changes_is_said_once(call, tmp_path: Path, options: tuple[
     assert len(said) == 1
 
 
+def test_the_folder_of_each_strength_of_an_adapter_is_named(
+    call, files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, directions = files
+    monkeypatch.chdir(tmp_path)
+    words = ("adapter", base, "--directions", directions, "--out", "a", "--embeddings", "skip", "--strengths", "0.5,1")
+    shown = call(*words)
+    assert shown.code == 0, shown.err
+    assert "a/strength-0.5: the edit times 0.5\na: the edit times 1\n" in shown.out
+    assert (tmp_path / "a" / "strength-0.5").is_dir()
+
+
 def test_the_next_command_works_where_a_folder_of_that_name_is_there(
     call, files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,7 +19,7 @@ from weight_edit.ui.figures import certificates
 from weight_edit.ui.frame import Frame, Shown
 from weight_edit.ui.jobs import COMMAND, LOG, RESULT
 from weight_edit.ui.page import STEPS, standing
-from weight_edit.ui.project import new_project, read_project
+from weight_edit.ui.project import new_project, open_run, read_project
 from weight_edit.ui.server import page_app
 from weight_edit.ui.settings import Settings, public_prompts
 from weight_edit.ui.steps.edit import edit_command
@@ -416,6 +416,29 @@ def test_another_candidate_is_taken_and_gone_on_with(tmp_path: Path) -> None:
     project.saved(replace(project.settings, candidate="002-find:1:-1"))
     assert shown_by(frame, project.folder, "candidate")["value"] == ""
     assert read_project(project.folder).directions == out  # type: ignore[union-attr]
+
+
+def test_another_candidate_of_a_run_that_was_opened_is_taken(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "run.json").write_text(json.dumps({"recipe": {"model": "organism"}}))
+    scores: list[Any] = [{"layer": layer, "position": -1, "norm": 1.0} for layer in (0, 1)]
+    metadata = {"positions": [-1], "layer": 0, "position": -1, "method": "<img>", "scores": [*scores, 3]}
+    table = np.eye(2, dtype=np.float32)[None]
+    save_file(
+        {"direction": table[0, :1], "candidates": table},
+        run / "directions.safetensors",
+        metadata={"weight_edit": json.dumps(metadata)},
+    )
+    project = open_run(tmp_path / "projects", str(run))
+    frame = framed(tmp_path / "projects")
+    assert [name for _, name in shown_by(frame, project.folder, "candidate")["choices"]] == ["", "opened:1:-1"]
+    assert "keeps the bounds" in shown_by(frame, project.folder, "choice")["value"]
+    project.saved(replace(project.settings, candidate="opened:1:-1"))
+    said = shown_by(frame, project.folder, "what-is-baked")["value"]
+    assert "layer 1, position -1, by &lt;img&gt;, chosen in step 5" in said
+    assert "the run that was opened" in said
+    assert read_rows(project.folder / "opened-layer1-position-1.safetensors").rows.tolist() == [[0, 1]]
 
 
 @pytest.mark.parametrize(

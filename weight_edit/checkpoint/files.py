@@ -98,6 +98,22 @@ def locate(root: Path, name: str) -> Path:
     return real
 
 
+def meant(*paths: Path) -> str:
+    """The end of an error that names what was meant: "; did you mean run/model?"; empty where none of them is there.
+
+    Args:
+        paths: what may have been meant; the first that is there is named.
+    """
+    for path in paths:
+        try:
+            there = path.exists()
+        except (OSError, ValueError):
+            continue
+        if there:
+            return f"; did you mean {printable(str(path))}?"
+    return ""
+
+
 def open_regular(path: Path) -> BinaryIO:
     """Open a regular file for unbuffered reading.
 

@@ -15,6 +15,7 @@ from weight_edit.checkpoint.files import (
     chunks,
     list_files,
     locate,
+    meant,
     named_files,
     open_regular,
     printable,
@@ -119,6 +120,17 @@ def check_folder(folder: Path | str) -> None:
         raise UsageError(f"{printable(str(folder))} is not a folder; give the output of bake")
 
 
+def without_manifest(folder: Path, asked: str) -> str:
+    """The text of the error for a folder without a manifest; a run's folder has its edited model in `model`.
+
+    Args:
+        asked: what the user is asked for where there is none in it either.
+    """
+    inside = folder / "model"
+    instead = meant(inside) if (inside / MANIFEST).is_file() else ""
+    return f"{printable(str(folder))} has no {MANIFEST}{instead or f'; {asked}'}"
+
+
 def read_manifest(folder: Path | str) -> dict[str, Any] | None:
     """The manifest of a folder, with entry types checked; None if it has none.
 
@@ -167,7 +179,7 @@ class FinishedOutput:
         path = Path(folder)
         raw = _bytes_of(path)
         if raw is None:
-            raise UsageError(f"{printable(str(path))} has no {MANIFEST}; give an output of bake or run")
+            raise UsageError(without_manifest(path, "give an output of bake or run"))
         manifest = parse_manifest(raw, printable(str(path / MANIFEST)))
         if manifest.get("failed"):
             raise VerificationError(

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from weight_edit.checkpoint.files import Stamp, open_regular, printable, read_exactly
+from weight_edit.checkpoint.files import Stamp, meant, open_regular, printable, read_exactly
 from weight_edit.checkpoint.tensor.header import Header, read_header
 from weight_edit.checkpoint.tensor.numbers import STORED, decode
 from weight_edit.edits.direction_rows import DirectionRows
@@ -115,7 +115,9 @@ def _header(path: Path) -> Header:
         with open_regular(path.resolve()) as file:
             return read_header(file, Stamp.of(file).size, path.name)
     except (UsageError, OSError) as error:
-        raise UsageError(f"{path} is not a safetensors file ({error}); make one with `find`") from error
+        # A run's folder has them under this name.
+        instead = meant(path / "directions.safetensors") if path.is_dir() else ""
+        raise UsageError(f"{path} is not a safetensors file ({error}){instead or '; make one with `find`'}") from error
 
 
 def _numbers(path: Path, header: Header, name: str) -> Floats:

@@ -63,7 +63,9 @@ def take_candidate(path: Path, layer: int, position: int | None, out: Path) -> N
         raise UsageError(f"{path}: the candidate at layer {layer}, position {position} is no direction")
     own = f"layer {metadata['layer']}, position {metadata['position']}"
     said = f"taken by hand among the candidates: the find chose {own}"
-    rows = [row for row in metadata.get("scores", ()) if (row["layer"], row["position"]) == (layer, position)]
+    scores = metadata.get("scores")
+    listed = [row for row in scores if isinstance(row, dict)] if isinstance(scores, list) else []
+    rows = [row for row in listed if (row.get("layer"), row.get("position")) == (layer, position)]
     rejected = rows[0].get("rejected") if rows else None
     kept = {name: value for name, value in metadata.items() if name not in _OF_THE_CHOICE}
     kept |= {"layer": layer, "position": position, "missed": rejected, "best_effort": rejected is not None}

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from weight_edit.checkpoint.files import printable, read_json, read_whole
+from weight_edit.checkpoint.files import meant, printable, read_json, read_whole
 from weight_edit.directions.file import read_metadata
 from weight_edit.errors import UsageError
 from weight_edit.report.values import at, entries, rows, text, whole
@@ -53,10 +53,12 @@ class RunRecord:
         except (OSError, ValueError):
             is_folder = False
         if not is_folder:
-            raise UsageError(f"there is no folder {name}; give one that `run` or `search` made")
+            raise UsageError(
+                f"there is no folder {name}{_run_around(path) or '; give one that `run` or `search` made'}"
+            )
         found = {each: _record(path, each) for each in (RUN, SEARCH)}
         if found[RUN] is None and found[SEARCH] is None:
-            raise UsageError(f"{name} holds neither a run ({RUN}) nor a search ({SEARCH})")
+            raise UsageError(f"{name} holds neither a run ({RUN}) nor a search ({SEARCH}){_run_around(path)}")
         record = cls(path=path, state=found[RUN] or {}, search=found[SEARCH] or {})
         if found[RUN] is not None:
             below = record.json("search/search.json")
@@ -243,3 +245,8 @@ def _record(folder: Path, name: str) -> dict[str, Any] | None:
 def _numbered(folder: Path) -> tuple[int, str]:
     first = folder.name.partition("-")[0]
     return (int(first) if first.isdecimal() and len(first) < 9 else 0, folder.name)
+
+
+def _run_around(path: Path) -> str:
+    """The end of an error that names the folder around `path`, its record or its model, where that is a run's."""
+    return meant(path.parent) if any((path.parent / name).is_file() for name in (RUN, SEARCH)) else ""

@@ -58,7 +58,11 @@ def planned(project: Project, job: Job) -> str:
 
 def found_directions(project: Project, job: Job) -> str:
     """The choice of a find."""
-    found = _of(job.result)
+    return chosen_directions(_of(job.result))
+
+
+def chosen_directions(found: Mapping[str, Any]) -> str:
+    """The choice of a find, of its document or of what its directions file says."""
     accuracy, certainty = _of(found.get("separation")).get("accuracy"), _of(found.get("certainty"))
     entries = {
         "direction": f"layer {found.get('layer')}, position {found.get('position')}, by {found.get('method')}",

@@ -12,9 +12,9 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from weight_edit.checkpoint.files import printable
+from weight_edit.checkpoint.files import meant, printable
 from weight_edit.checkpoint.whole_file import write_whole
-from weight_edit.directions.file import read_candidates, read_rows
+from weight_edit.directions.file import read_candidates, read_metadata, read_rows
 from weight_edit.directions.taken import can_be_taken, take_candidate
 from weight_edit.edits.changes import RuntimeOnly
 from weight_edit.errors import UsageError, WeightEditError
@@ -33,6 +33,30 @@ _POINTS = "points"
 """The folder of a search's points."""
 
 _MOST_DIRECTIONS = 1 << 30
+
+
+_OPENED = "opened"
+"""The name of what a run that was opened has found; a job's begins with its number."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A direction that was found, with its candidates.
+
+    Attributes:
+        name: of the find, or of the run that was opened.
+        out: its directions file.
+        told: what was said of it: the find's document, or what the file says of itself.
+    """
+
+    name: str
+    out: Path
+    told: Mapping[str, Any]
+
+    @property
+    def of_run(self) -> bool:
+        """Whether it is of the run that was opened, and not of a find of this project."""
+        return self.name == _OPENED
 
 
 @dataclass(frozen=True)
@@ -87,13 +111,22 @@ class Project:
 
         Another model may have the width of its own, so that nothing else would tell them apart.
         """
-        found = self.find
-        if found is not None and found.out is not None and found.out.is_file():
-            return found.out if self.candidate is None else self._taken(found.out, self.candidate)
-        kept = self.folder / "opened.safetensors"
+        found = self.found
+        if found is None:
+            return None
+        return found.out if self.candidate is None else self._taken(found.out, self.candidate)
+
+    @cached_property
+    def found(self) -> Found | None:
+        """What was found last on the model that is chosen, or what a run of it that was opened has found."""
+        find = self.find
+        if find is not None and find.out is not None and find.out.is_file():
+            return Found(find.name, find.out, find.result or {})
+        kept = self.folder / f"{_OPENED}.safetensors"
         recipe = None if self.opened is None else read_recipe(self.opened)
-        fits = recipe is not None and settings_of(recipe).model == self.settings.model
-        return kept if fits and kept.is_file() else None
+        if recipe is None or settings_of(recipe).model != self.settings.model or not kept.is_file():
+            return None
+        return Found(_OPENED, kept, _told_by(kept, kept.stat().st_mtime_ns))
 
     @cached_property
     def find(self) -> Job | None:
@@ -102,22 +135,22 @@ class Project:
 
     @property
     def blocks(self) -> int:
-        """How many blocks the model has, as the last find's file tells; 0 where it is not known.
+        """How many blocks the model has, as the file of what was found tells; 0 where it is not known.
 
         Its scores do not: a method that chooses the place by itself has them of that place alone.
         """
-        out = None if self.find is None else self.find.out
+        out = None if self.found is None else self.found.out
         return 0 if out is None or not out.is_file() else _blocks(out, out.stat().st_mtime_ns)
 
     @cached_property
     def candidates(self) -> Mapping[str, Mapping[str, Any]]:
         """The candidates that may be taken in place of the find's own choice, by names that no other find's have."""
-        found = self.find
-        if found is None or found.result is None or found.out is None or not found.out.is_file():
+        found = self.found
+        if found is None:
             return {}
-        scores = found.result.get("scores")
+        scores = found.told.get("scores")
         listed = [each for each in scores if isinstance(each, dict)] if isinstance(scores, list) else []
-        own = found.result.get("layer"), found.result.get("position")
+        own = found.told.get("layer"), found.told.get("position")
         usable = [
             each
             for each in listed
@@ -138,7 +171,7 @@ class Project:
     @property
     def place(self) -> tuple[object, object]:
         """Layer and position of the direction that is taken of a find."""
-        taken = self.candidate or (self.find.result if self.find is not None else None) or {}
+        taken = self.candidate or (self.found.told if self.found is not None else {})
         return taken.get("layer"), taken.get("position")
 
     def _taken(self, found: Path, candidate: Mapping[str, Any]) -> Path:
@@ -210,6 +243,15 @@ class Project:
         if settings != self.settings:
             _write(self.folder, settings, self.opened)
         return Project(self.folder, settings, self.opened, self.jobs)
+
+
+@lru_cache(maxsize=32)
+def _told_by(path: Path, _: int) -> Mapping[str, Any]:
+    """What a directions file says of itself, empty where it cannot be read; the second argument is as below."""
+    try:
+        return read_metadata(path)
+    except UsageError:
+        return {}
 
 
 @lru_cache(maxsize=32)
@@ -350,7 +392,8 @@ def open_run(folder: Path, run: str) -> Project:
     path = Path(os.path.expanduser(run.strip() or "."))  # noqa: PTH111 (an unknown user is no error)
     recipe = read_recipe(path)
     if recipe is None:
-        raise UsageError(f"{printable(run)} is no run: there is no run.json with a recipe in it")
+        around = "" if read_recipe(path.parent) is None else meant(path.parent)
+        raise UsageError(f"{printable(run)} is no run: there is no run.json with a recipe in it{around}")
     project = new_project(folder, path.resolve().name, settings_of(recipe))
     _copy_directions(path / "directions.safetensors", project.folder / "opened.safetensors")
     _write(project.folder, project.settings, path.resolve())

@@ -15,7 +15,7 @@ from weight_edit.baking.card.card_and_manifest import README, origin_of
 from weight_edit.baking.prepare import EditOptions, PreparedEdit, prepare
 from weight_edit.checkpoint.files import printable, read_whole
 from weight_edit.checkpoint.integrity.integrity import IntegrityReport, check_integrity
-from weight_edit.checkpoint.manifest import check_folder, read_manifest
+from weight_edit.checkpoint.manifest import check_folder, read_manifest, without_manifest
 from weight_edit.checkpoint.source.checkpoint import Checkpoint
 from weight_edit.checkpoint.tensor.numbers import TORCH_NAMES
 from weight_edit.edits.changes import removed
@@ -292,9 +292,8 @@ def _what_was_done(
 ) -> tuple[tuple[EditStep, ...], EditOptions]:
     if manifest is None:
         if directions is None:
-            raise UsageError(
-                f"{folder} has no weight_edit.json; say with `directions` what it was edited with", option="directions"
-            )
+            asked = "say with `directions` what it was edited with"
+            raise UsageError(without_manifest(folder, asked), option="directions")
         return (EditStep(directions=rows_of(directions)),), EditOptions()
     try:
         options = EditOptions.from_dict(manifest["edit"])

@@ -3,11 +3,11 @@
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from shlex import quote
 from typing import Any, NoReturn
 
-from weight_edit.checkpoint.files import printable
+from weight_edit.checkpoint.files import meant, printable
 from weight_edit.checkpoint.gguf.header import is_gguf
 from weight_edit.checkpoint.quantized.compressed import PACKED
 from weight_edit.checkpoint.quantized.fp8 import FP8
@@ -149,7 +149,11 @@ def without_config(files: Collection[str], where: str) -> WeightEditError:
     known = without_weights(files, where)
     if isinstance(known, UnsupportedError) or any(is_gguf(name) for name in files):
         return known
-    return UsageError(f"{printable(where)} has no config.json; give a whole model in the Hugging Face layout")
+    # A run has its edited model in a folder.
+    inside = [name for name in sorted(files) if name.count("/") == 1 and name.endswith("/config.json")]
+    instead = meant(Path(where, inside[0]).parent) if len(inside) == 1 and PurePosixPath(where).is_absolute() else ""
+    asked = instead or "; give a whole model in the Hugging Face layout"
+    return UsageError(f"{printable(where)} has no config.json{asked}")
 
 
 def single_file(name: str) -> WeightEditError:

@@ -1,6 +1,6 @@
 """The fifth step: the candidates of a find, or the front of a search, and which of them is taken."""
 
-from weight_edit.ui.figures import candidates_table, found_directions, front_table
+from weight_edit.ui.figures import candidates_table, chosen_directions, front_table
 from weight_edit.ui.frame import Frame, Update, html_update
 from weight_edit.ui.front_picture import front_picture
 from weight_edit.ui.markup import glossary, paragraph
@@ -75,13 +75,17 @@ def _shown(project: Project) -> str:
         if not project.front:
             return paragraph("No search of this model is done yet: go back to step 4.", "note")
         return front_picture(project.front, project.picked) + front_table(project.front, project.picked)
-    found = project.find
+    found = project.found
     if found is None:
-        said = "The direction is that of the run that was opened." if project.directions else ""
-        return paragraph(said or "No find of this model is done yet: go back to step 4.", "note")
+        return paragraph("No find of this model is done yet: go back to step 4.", "note")
+    said = "The direction is that of the run that was opened." if found.of_run else ""
+    shown = paragraph(said, "note") if said else ""
+    if not found.told:
+        return shown
     said = "The direction that the find chose is not taken: another one is, as you chose below."
-    other = "" if project.candidate is None else paragraph(said, "note")
-    return found_directions(project, found) + other + candidates_table(found.result or {}, project.place)
+    shown += chosen_directions(found.told)
+    shown += "" if project.candidate is None else paragraph(said, "note")
+    return shown + candidates_table(found.told, project.place)
 
 
 def _candidates(project: Project) -> Update:

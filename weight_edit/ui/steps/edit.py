@@ -72,16 +72,16 @@ def what_is_baked(project: Project) -> str:
         return facts({"model": settings.model, **entries})
     if project.directions is None:
         return ""
-    found = project.find
+    found = project.found
+    assert found is not None
     said = "that of the run that was opened"
-    if found is not None:
-        told = found.result or {}
+    if not found.of_run or (found.told.get("method") and found.told.get("layer") is not None):
         layer, position = project.place
-        said = f"layer {layer}, position {position}, by {told.get('method')}"
+        said = f"layer {layer}, position {position}, by {found.told.get('method')}"
         said += "" if project.candidate is None else ", chosen in step 5"
     entries = {
         "direction": said,
-        "of": "the run" if found is None else found.name,
+        "of": "the run that was opened" if found.of_run else found.name,
         "edit": f"{settings.kind}, strength {settings.strength:g}",
         "layers": settings.layers or "all",
         "file": shown_path(project.directions),
