@@ -349,7 +349,8 @@ def test_a_project_is_opened_at_the_step_where_it_stands(tmp_path: Path) -> None
 def found_once(project: Any, *, layer: int = 3) -> Any:
     """The project with a find that is done."""
     path = project.folder / "find-1.safetensors"
-    save_file({"direction": np.eye(1, 4, dtype=np.float32)}, path, metadata={"weight_edit": '{"layer": 3}'})
+    tensors = {"direction": np.eye(1, 4, dtype=np.float32), "candidates": np.ones((1, 6, 4), np.float32)}
+    save_file(tensors, path, metadata={"weight_edit": '{"layer": 3}'})
     job = project.folder / "jobs" / "001-find"
     job.mkdir(parents=True)
     (job / COMMAND).write_text(json.dumps({"words": ["find", "organism"], "out": str(path), "began": 1.0}))
