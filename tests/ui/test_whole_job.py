@@ -70,6 +70,8 @@ class Visit:
 
     def step(self, number: int) -> None:
         self.page.click(f"#step-{number}-button")
+        # The library puts a step together when it is opened first, and what is filled in meanwhile may be lost.
+        self.page.wait_for_timeout(600)
 
     def press(self, key: str) -> None:
         self.page.click(f"#start-{key}")
