@@ -106,9 +106,14 @@ def _write_config(folder: Path, config: dict[str, Any], strength: float) -> None
     (folder / CONFIG).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
+def strength_folder(folder: Path, strength: float) -> Path:
+    """The folder of an adapter at a strength: that of 1 is the adapter's own."""
+    return folder if strength == 1 else folder / f"strength-{strength:g}"
+
+
 def _dosed(folder: Path, config: dict[str, Any], strength: float) -> None:
     """A folder with the same weights and another scale: the same bytes, where the file system can."""
-    place = folder / f"strength-{strength:g}"
+    place = strength_folder(folder, strength)
     place.mkdir()
     _write_config(place, config, strength)
     try:

@@ -131,9 +131,12 @@ def adapter(
                 option = "--lora" if file.startswith("adapter") else "--control-vector"
                 console.print(f"llama-server -m {model} {option} {result.path / file}", markup=False, highlight=False)
             return
+        from weight_edit.adapters.peft_adapter import strength_folder
+
         for strength in result.strengths:
-            place = result.path if strength == 1 else result.path / f"strength-{strength:g}"
-            console.print(f"{place}: the edit times {strength:g}", markup=False, highlight=False)
+            console.print(
+                f"{strength_folder(result.path, strength)}: the edit times {strength:g}", markup=False, highlight=False
+            )
         suggest(console, "evaluate", model, "--adapter", result.path, "--against", model, "--refused", "PROMPTS")
 
     call(work, show, as_dict, as_json=as_json, quiet=quiet)

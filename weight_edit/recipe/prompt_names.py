@@ -82,21 +82,18 @@ def check_names_asked(names: Iterable[Any], asked: Collection[str], where: str) 
             raise UsageError(f"{where}: {_not_asked(unknown, asked)}")
 
 
-def check_names_overridden(override: str, content: Mapping[str, Any]) -> None:
+def check_names_overridden(override: str, asked: Collection[str]) -> None:
     """Refuse an override, "prompts.NAME=...", of a name for which the recipe does not ask.
 
     Args:
-        content: of the recipe with everything laid over it, and all its overrides.
+        asked: those for which the recipe asks, with everything laid over it, and all its overrides.
 
     Raises:
         UsageError: naming the nearest that is asked for.
     """
     key = override.partition("=")[0]
     section, _, name = key.partition(".")
-    if section != "prompts" or not name:
-        return
-    asked = names_asked(content)
-    if name not in asked:
+    if section == "prompts" and name and name not in asked:
         raise UsageError(f"`overrides: {override}`: {_not_asked(name, asked)}", option="overrides")
 
 

@@ -534,10 +534,11 @@ def load_recipe(
         content["model"] = model
     for override in overrides:
         override_entry(content, override)
+    now = names_asked(content)
     for file, names in named:
-        check_names_asked(names, asked | names_asked(content), str(file))
+        check_names_asked(names, asked | now, str(file))
     for override in overrides:
-        check_names_overridden(override, content)
+        check_names_overridden(override, now)
     if model is not None:
         check_model(content, model, str(path))
     recipe = _parsed(content, str(path), recipe_file(path).parent)

@@ -1,6 +1,6 @@
 """Checks of a recipe that need no torch, so that a typo is told at once."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 
 import numpy as np
@@ -35,7 +35,7 @@ def check_recipe(recipe: Recipe) -> None:
             check_method(name)
     for spec in _prompts(recipe):
         check_prompts(spec)
-    check_edit(recipe)
+    check_edit(recipe, given_directions(recipe))
 
 
 _WIDTH = 4
@@ -58,13 +58,15 @@ def _searched(search: Find) -> Iterable[str]:
         yield from [given] if isinstance(given, str) else given or []
 
 
-def check_edit(recipe: Recipe, d_model: int = _WIDTH) -> None:
+def check_edit(recipe: Recipe, given: Mapping[str, DirectionRows], d_model: int = _WIDTH) -> None:
     """Refuse an edit that no weights can make, or whose directions will not have what it needs.
+
+    Args:
+        given: the directions that the recipe brings along, by name.
 
     Raises:
         UnsupportedError, UsageError: as `check_step`.
     """
-    given = given_directions(recipe)
     for step in recipe.edit.steps if recipe.edit else []:
         name = step.directions or MAIN
         search = recipe.searches.get(name)

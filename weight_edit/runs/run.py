@@ -253,7 +253,7 @@ class _Run:
             check_layers(parse_layers(step.layers), anatomy)
             check_layers(() if step.at == "found" else step.at, anatomy)
             check_kernel(step.kernel, anatomy)
-        check_edit(recipe, anatomy.d_model)
+        check_edit(recipe, self.given, anatomy.d_model)
         self.base = _BaseModel(self._read_base)
         self._base_logprobs: BaseLogprobs | None = None
         self._looked_at = self._directions_looked_at()

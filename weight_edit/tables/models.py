@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from weight_edit.tables.amounts import amount, between, count
-from weight_edit.tables.rows import named_rows
+from weight_edit.tables.rows import MOST, left_out, named_rows
 from weight_edit.tables.table import Cell, Figure, Table
 from weight_edit.utils.name_patterns import patterns
 from weight_edit.utils.progress import duration
@@ -13,8 +13,6 @@ Document = Mapping[str, Any]
 
 _ROLES = {"attention": "mixes tokens", "mlp": "MLP", "projector": "images or sounds"}
 _REACHES = "An edit reaches all that is written; whether a direction carries a behaviour is another question."
-_MOST = 12
-"""Rows of a long list."""
 
 
 def inspection(document: Document) -> list[Table]:
@@ -66,7 +64,7 @@ def _writers(document: Document) -> Table:
         (pattern, role, number, form) for (role, form), names in groups.items() for pattern, number in patterns(names)
     ]
     columns = ("tensors", "what", "number", "stored as")
-    return Table(title="What writes to the stream", columns=columns, rows=tuple(rows[:_MOST]), note=_more(rows))
+    return Table(title="What writes to the stream", columns=columns, rows=tuple(rows[:MOST]), note=left_out(rows))
 
 
 def _readers(anatomy: Document) -> Table:
@@ -74,11 +72,7 @@ def _readers(anatomy: Document) -> Table:
     names = [name for reader in readers for name in reader["modules"]]
     rows = patterns([*names, *filter(None, [anatomy.get("unembedding")])])
     columns = ("modules", "number")
-    return Table(title="What reads from it", columns=columns, rows=tuple(rows[:_MOST]), note=_more(rows))
-
-
-def _more(rows: list[Any]) -> str:
-    return f"and {len(rows) - _MOST} more" if len(rows) > _MOST else ""
+    return Table(title="What reads from it", columns=columns, rows=tuple(rows[:MOST]), note=left_out(rows))
 
 
 def cost_plan(document: Document) -> list[Table]:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from weight_edit.tables import models, written
-from weight_edit.tables.rows import entries_of, is_plain, named_rows, plain_values, section_of
+from weight_edit.tables.rows import MOST, entries_of, is_plain, left_out, named_rows, plain_values, section_of
 from weight_edit.tables.table import Cell, Figure, Table, figure_of
 
 Document = Mapping[str, Any]
@@ -16,9 +16,6 @@ _SETS = {
     "harmless_looking": ("harmless-looking requests", "answered right"),
 }
 """Prompt set -> its words, and those of the rate at which its answers are the known ones."""
-
-_MOST = 12
-"""Rows of a long list."""
 
 
 def tables_of(kind: str, document: Document) -> list[Table]:
@@ -261,9 +258,13 @@ def _difference(document: Document) -> list[Table]:
         found.append(("made with", f"{made} ({verdict['confidence']})"))
         found += [("because", each) for each in verdict["evidence"]]
     found += [("note", note) for note in document.get("notes") or ()]
-    rows = tuple((each["name"], figure_of(each.get("relative")), each.get("rank")) for each in changed[:_MOST])
-    more = f"and {len(changed) - _MOST} more" if len(changed) > _MOST else ""
-    table = Table(title="Tensors that differ most", columns=("tensor", "relative change", "rank"), rows=rows, note=more)
+    rows = tuple((each["name"], figure_of(each.get("relative")), each.get("rank")) for each in changed[:MOST])
+    table = Table(
+        title="Tensors that differ most",
+        columns=("tensor", "relative change", "rank"),
+        rows=rows,
+        note=left_out(changed),
+    )
     return [named_rows("Two checkpoints", found), table]
 
 

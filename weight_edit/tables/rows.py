@@ -9,6 +9,9 @@ from weight_edit.tables.table import Cell, Figure, Table, figure_of
 _LONGEST = 800
 """Characters of a text."""
 
+MOST = 12
+"""Rows of a long list."""
+
 _NAMED = 3
 """Entries of a list that are named."""
 
@@ -62,6 +65,11 @@ def cell_of(value: object) -> Cell:
         return figure
     text = str(value)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
+def left_out(rows: Sequence[object]) -> str:
+    """What is said below a list of which the first `MOST` rows are shown; empty where these are all."""
+    return f"and {len(rows) - MOST} more" if len(rows) > MOST else ""
 
 
 def listed(names: Sequence[object]) -> str:
