@@ -149,7 +149,7 @@ def test_the_table_says_what_is_missing_and_is_not_there_where_a_class_is_empty(
     shown(document, console)
     text = console.export_text()
     assert "over-refusal rate (benign requests)" in text
-    assert "Only 5 of HR, 5 of HC" in text
+    assert "Only 5 harmful refused, 5 harmful answered" in " ".join(text.split())
     assert "0.500 [" in text
     empty = Console(width=200, record=True)
     shown(four_classes_document(*answers(rows[1:])), empty)

@@ -229,8 +229,8 @@ def sample_run(folder: Path, **changed: Any) -> Path:
     return folder
 
 
-def write_directions(path: Path) -> None:
-    """A directions file whose record has scores of twelve candidates."""
+def write_directions(path: Path, rejected: str = "") -> None:
+    """A directions file whose record has scores of twelve candidates, some of them rejected, for a reason if given."""
     from safetensors.numpy import save_file
 
     scores = [
@@ -241,7 +241,7 @@ def write_directions(path: Path) -> None:
             "induce": 0.5 * layer,
             "kl": 0.01 * layer,
             "intervals": {"bypass": [-0.5 * layer + position - 1, -0.5 * layer + position + 1]},
-            "rejected": None if layer > 2 else f"induce score {0.5 * layer} below 2",
+            "rejected": None if layer > 2 else rejected or f"induce score {0.5 * layer} below 2",
         }
         for layer in range(LAYERS)
         for position in (-2, -1)

@@ -28,6 +28,18 @@ POSITIONS = """place => {
 }"""
 
 
+A4 = 673
+"""Pixels of what the page's margins leave of A4: 178 mm."""
+
+WITHIN = """selector => {
+  const seen = [...document.querySelectorAll(selector)].filter((each) => each.getClientRects().length);
+  const out = seen.find((each) => each.getBoundingClientRect().right > innerWidth);
+  if (out) { throw new Error(out.textContent + " is cut off"); }
+  return seen.length;
+}"""
+"""How many elements of a selector are drawn; an error where one of them reaches beyond the window."""
+
+
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return report_runs(sample_run(tmp_path_factory.mktemp("runs") / "sample")).path
@@ -64,6 +76,7 @@ def test_all_is_drawn_nothing_is_asked_for_and_axe_has_nothing_to_say(
             marks = chart.query_selector_all("svg .role-mark path, svg .role-mark line, svg .role-mark text")
             assert marks, chart.get_attribute("data-figure")
         assert found.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert found.page.evaluate(WITHIN, ".chart [class*=legend] text, caption span") > 20
         assert found.accessibility() == []
         assert (found.errors, found.dialogs) == ([], [])
         assert found.requests == [page.as_uri()]
@@ -204,6 +217,15 @@ def test_the_theme_is_turned_by_hand_and_print_is_light(chromium: Any, page: Pat
         found.page.click("#theme")
         found.page.emulate_media(media="print")
         assert found.page.evaluate(paper) == "rgb(255, 255, 255)"
+
+
+def test_on_paper_no_table_and_no_command_is_cut_off(chromium: Any, page: Path) -> None:
+    with opened(chromium, page.as_uri(), width=A4) as found:
+        drawn(found)
+        found.page.emulate_media(media="print")
+        found.page.evaluate("for (const each of document.querySelectorAll('.first details')) { each.open = true; }")
+        assert found.page.evaluate(WITHIN, "td, th, pre code span, pre code") > 100
+        assert found.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
 def test_hostile_texts_run_nothing(chromium: Any, hostile: Path) -> None:

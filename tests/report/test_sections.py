@@ -1,5 +1,6 @@
 """Parts of the page by themselves: what each says, and of what."""
 
+import math
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -7,15 +8,17 @@ from typing import Any
 
 import pytest
 
-from tests.helpers.report_samples import sample_run, verification, write_json
-from weight_edit.report.charts import dot, dots
-from weight_edit.report.figure import Commands, Figure
+from tests.helpers.report_samples import sample_run, verification, write_directions, write_json
+from weight_edit.report.charts import curves, dot, dots, look, quantitative
+from weight_edit.report.figure import Commands, Figure, Table
 from weight_edit.report.run_record import RunRecord
 from weight_edit.report.sections.categories import categories
 from weight_edit.report.sections.certificates import FAILS, HOLDS, OPEN, certificates
+from weight_edit.report.sections.judges import judges
 from weight_edit.report.sections.limits import limits
 from weight_edit.report.sections.refusal import refusal
 from weight_edit.report.sections.reproduction import reproduction
+from weight_edit.report.sections.selection import selection
 from weight_edit.report.sections.strength import strength
 from weight_edit.report.sections.tensors import tensors
 from weight_edit.report.values import Estimate
@@ -26,6 +29,60 @@ def test_rows_of_a_picture_that_are_shortened_alike_are_still_two() -> None:
     spec = dots(data)
     assert len({row["row"] for row in spec["data"]["values"]}) == 2
     assert spec["height"] == dots([dot(name, "before", Estimate(0.5)) for name in "ab"])["height"]
+
+
+def names_of_curves(ends: dict[str, float], y: dict[str, Any]) -> dict[str, float]:
+    """Where the names of curves stand along y, in pixels of the axis."""
+    data = [{"series": name, "x": x, "y": end, "low": None, "high": None} for name, end in ends.items() for x in (0, 1)]
+    spec = curves(data, look(list(ends)), quantitative("x", "layer", percent=False), y, height=280, intervals=False)
+    labels = spec["layer"][-1]["data"]["values"]
+    assert len(labels) == len(ends)
+    return {row["series"]: row["beside"] for row in labels}
+
+
+def test_names_at_the_ends_of_curves_lie_apart_on_an_axis_of_decades() -> None:
+    y = quantitative("y", "left", percent=False)
+    y["scale"] = {"type": "log", "nice": True}
+    places = names_of_curves({"down": 3.1e-3, "up": 3.0e-3}, y)
+    # From 1e-3 to 1e-2 in 280 pixels, and a line has 14.
+    assert math.log10(places["down"] / places["up"]) * 280 == pytest.approx(14)
+
+
+def test_a_name_of_two_lines_keeps_above_the_axis_on_which_its_curve_ends() -> None:
+    y = quantitative("y", "refused", percent=True, domain=[0, 1])
+    # Drawn from the middle of its first line, 13 pixels above that of its second.
+    assert names_of_curves({"the found direction": 0.0}, y)["the found direction"] * 280 >= 13 + 13 / 2
+
+
+def test_the_protocol_says_how_few_requests_its_classes_have(tmp_path: Path) -> None:
+    found = {"paper": "2602.02132", "of_each": 50, "missing": {"HC": 9, "BR": 1}}
+    found["over_refusal_rate"] = {"value": 0.5, "low": 0.1, "high": 0.6, "prompts": [1, 50]}
+    state = {"summary": {"edited": {"four_classes": found}}}
+    section = judges(RunRecord(path=tmp_path, state=state, search={}))
+    assert section is not None
+    table = section.parts[0]
+    assert isinstance(table, Table)
+    assert table.rows == (("benign refused, after", "50.0 % [10.0, 60.0]"),)
+    assert "here are only 9 harmful answered, 1 benign refused" in table.caption
+
+
+@pytest.mark.parametrize(
+    ("reason", "said"),
+    [
+        ("induce score -6.81 below 0", "induce score below 0"),
+        ("KL 0.31 above 0.1; induce score -1e-05 below 0", "KL above 0.1; induce score below 0"),
+        ("layer 19 above 18, the peak of other positions", "layer above 18, the peak of other positions"),
+        ("KL inf above 0.1", "KL above 0.1"),
+        ("zero norm", "zero norm"),
+    ],
+)
+def test_candidates_are_counted_by_the_bound_that_they_miss(tmp_path: Path, reason: str, said: str) -> None:
+    write_directions(tmp_path / "directions.safetensors", rejected=reason)
+    section = selection(RunRecord(path=tmp_path, state={}, search={}))
+    assert section is not None
+    table = section.parts[-1]
+    assert isinstance(table, Table)
+    assert table.rows == ((said, "6"),)
 
 
 def strengths(folder: Path, table: str, rows: list[dict[str, Any]]) -> dict[str, Figure]:

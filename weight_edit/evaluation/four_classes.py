@@ -26,8 +26,8 @@ PAPER = "2602.02132"
 OF_EACH = 50
 """Prompts of each class."""
 
-CLASSES = ("HR", "HC", "BR", "BC")
-"""Harmful or benign, refused or complied with by the base."""
+CLASSES = {"HR": "harmful refused", "HC": "harmful answered", "BR": "benign refused", "BC": "benign answered"}
+"""The paper's names of the classes, by what the base does with them -> in words."""
 
 BENIGN = ("answered", "over_refused", "harmless_looking")
 """The prompt sets of benign requests; those of "refused" are harmful, unless they are in one of these too."""

@@ -4,7 +4,8 @@ Data have fields of our own names, and foreign texts are values alone: none is e
 name or of an address.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from math import ceil, floor, log10
 from typing import Any
 
 from weight_edit.report.interaction import with_choice
@@ -117,7 +118,7 @@ def dots(
         )
     return {
         "data": {"values": kept},
-        "usermeta": {"series": len(names)},
+        "usermeta": {"series": len(names), "letters": sum(map(len, names))},
         "height": max(1, len(labels)) * (line or 10 + 12 * max(2, len(names))),
         "layer": layers,
     }
@@ -228,17 +229,26 @@ def filled(layers: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 def _ends(rows: Sequence[Mapping[str, Any]], names: Sequence[str], y: Mapping[str, Any], height: int) -> list[Any]:
     """The name of each curve beside its last point, as far apart that they can be read."""
+    of_decades = y["scale"].get("type") == "log"
+    place: Callable[[float], float] = log10 if of_decades else float
     last = {row["series"]: row for row in rows}
-    ends = [{"series": name, "x": last[name]["x"], "y": last[name]["y"], "label": wrapped(name, 16)} for name in names]
+    ends = [
+        {"series": name, "x": last[name]["x"], "y": place(last[name]["y"]), "label": wrapped(name, 16)}
+        for name in names
+    ]
     ends_of_y = [row[key] for row in rows for key in ("y", "low", "high") if row.get(key) is not None]
-    domain = y["scale"].get("domain") or [min(ends_of_y, default=0), max(ends_of_y, default=1)]
+    given = y["scale"].get("domain") or [min(ends_of_y, default=0), max(ends_of_y, default=1)]
+    domain = [place(end) for end in given]
+    if of_decades and "domain" not in y["scale"]:
+        domain = [floor(domain[0]), ceil(domain[1])]
     # An axis without a domain of its own reaches somewhat further, to round numbers.
-    size = (domain[1] - domain[0]) * (1.0 if "domain" in y["scale"] else 1.2) or 1.0
+    size = (domain[1] - domain[0]) * (1.0 if of_decades or "domain" in y["scale"] else 1.2) or 1.0
     beside: list[dict[str, Any]] = []
     for end in sorted(ends, key=lambda each: float(each["y"])):
         lines = end["label"].count("\n") + 1
         room = 0.0 if not beside else (beside[-1]["lines"] + lines) / 2 * 14 / height * size
-        least = beside[-1]["beside"] + room if beside else domain[0]
+        # The lowest keeps above the axis, whose figures stand there.
+        least = beside[-1]["beside"] + room if beside else domain[0] + lines / 2 * 14 / height * size
         beside.append({**end, "lines": lines, "beside": max(end["y"], least)})
     over = beside[-1]["beside"] - domain[1] if beside else 0
     if over > 0:
@@ -253,4 +263,6 @@ def _ends(rows: Sequence[Mapping[str, Any]], names: Sequence[str], y: Mapping[st
     for end in beside:
         # Several lines begin at their place and go down; they are to lie around it.
         end["beside"] += (end["lines"] - 1) / 2 * 13 / height * size
+        if of_decades:
+            end["beside"] = 10 ** end["beside"]
     return beside

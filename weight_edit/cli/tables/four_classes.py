@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
+from weight_edit.evaluation.four_classes import CLASSES
+
 if TYPE_CHECKING:
     from weight_edit.cli.tables.documents import EvaluationDocument
 
@@ -26,7 +28,7 @@ def four_classes(measured: "EvaluationDocument", console: Console) -> None:
     for words, rate in zip(_MEASURES, rates, strict=True):
         if rate is not None:
             table.add_row(words, "0.500", f"{rate['value']:.3f} \\[{rate['low']:.3f}, {rate['high']:.3f}]")
-    few = ", ".join(f"{count} of {name}" for name, count in found["missing"].items())
+    few = ", ".join(f"{count} {CLASSES[name]}" for name, count in found["missing"].items())
     table.caption = "The base's rates are .5 by construction." + (
         f" Only {few}: rates are means over classes, each with the same weight." if few else ""
     )

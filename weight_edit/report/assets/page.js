@@ -39,7 +39,8 @@
       copy.config.axis.labelFontSize = 11;
       copy.config.axis.titleFontSize = 11;
       copy.config.axis.labelLimit = Math.round(width * 0.4);
-      copy.config.legend.columns = own.series > 2 ? 1 : 2;
+      // Two names of a legend side by side, where both are short.
+      copy.config.legend.columns = own.series > 2 || own.letters > 24 ? 1 : 2;
     }
     copy.width = Math.max(160, Math.min(width, own.widest || 860));
     copy.autosize = { type: "fit-x", contains: "padding" };

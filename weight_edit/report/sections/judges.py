@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+from weight_edit.evaluation.four_classes import CLASSES
 from weight_edit.report.charts import AFTER, BEFORE, dot, dots
 from weight_edit.report.figure import Figure, Section, Table
 from weight_edit.report.numbers import NONE, decimal, share
@@ -83,5 +84,14 @@ def _protocol(record: RunRecord) -> Iterator[Table]:
         yield Table(
             ("rate", "value"),
             tuple(rows),
-            f"By the protocol of arXiv {paper or '?'}: {named(of_each)} prompts at most of each of four classes.",
+            f"By the protocol of arXiv {paper or '?'}, which takes {named(of_each)} requests of each of four classes, "
+            f"by what the base did with them{_sizes(some)}. Each class has the same weight, so that these are no rates "
+            "of the sets above.",
         )
+
+
+def _sizes(found: dict[str, Any]) -> str:
+    """How many requests there are of the classes that have fewer than the protocol asks for, to stand in a sentence."""
+    missing = [(words, whole(at(found, f"missing.{name}"))) for name, words in CLASSES.items()]
+    few = ", ".join(f"{count} {words}" for words, count in missing if count is not None)
+    return f"; here are only {few}" if few else ""

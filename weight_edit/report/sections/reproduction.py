@@ -64,7 +64,9 @@ def _facts(record: RunRecord) -> Iterator[Table]:
         ("directions, SHA-256", text(at(record.summary, "direction.sha256"))),
     ]
     for name, version in list(entries(record.directions.get("versions")).items())[:12]:
-        rows.append((text(name, 40) or "?", text(version, 40)))
+        row = (text(name, 40) or "?", text(version, 40))
+        if row not in rows:
+            rows.append(row)
     known = tuple((name, said) for name, said in rows if said)
     if known:
         yield Table(("what", "value"), known, "What it was made with.", words=True)

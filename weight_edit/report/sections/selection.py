@@ -1,5 +1,6 @@
 """How the direction was chosen: scores by layer and position, and how the classes separate."""
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -8,9 +9,10 @@ from weight_edit.report.figure import Figure, Notes, Section, Table
 from weight_edit.report.numbers import counted, small
 from weight_edit.report.run_record import RunRecord
 from weight_edit.report.theme import BASE, INK
-from weight_edit.report.values import at, entries, named, number, rows, text, whole
+from weight_edit.report.values import at, entries, named, number, rows, text, texts, whole
 
 _MOST = 600
+_NUMBER = r"[-+]?(?:[0-9.]+(?:e[-+]?[0-9]+)?|inf|nan)"
 _SCORES = {
     "bypass": ("Refusal left when a candidate is ablated", "Lower is better: less refusal is left.", "bypass score"),
     "induce": (
@@ -62,10 +64,7 @@ def _said(record: RunRecord, found: dict[str, Any]) -> Iterator[str]:
     mine = number(found.get("bypass"))
     if control is not None and mine is not None:
         yield f"Its bypass score is {mine:.2f}; that of a random direction of the same length, {control:.2f}."
-    for warning in found.get("warnings") or [] if isinstance(found.get("warnings"), list) else []:
-        warned = text(warning)
-        if warned:
-            yield warned
+    yield from (f"To note: {said}." for said in texts(found.get("warnings"), 10))
 
 
 def _position(record: RunRecord, position: object) -> str:
@@ -164,8 +163,7 @@ def _rejected(scores: Sequence[dict[str, Any]]) -> Iterator[Table]:
     for row in scores:
         said = text(row.get("rejected"))
         if said:
-            # "induce score -6.8 below 0": the figure is each candidate's own.
-            kind = " ".join(word if number_in(word) is None else "…" for word in said.split())
+            kind = "; ".join(_bound_missed(each) for each in said.split("; "))
             reasons[kind] = reasons.get(kind, 0) + 1
     if reasons:
         listed = sorted(reasons.items(), key=lambda each: -each[1])[:12]
@@ -175,9 +173,6 @@ def _rejected(scores: Sequence[dict[str, Any]]) -> Iterator[Table]:
         )
 
 
-def number_in(word: str) -> float | None:
-    """The number that a word is."""
-    try:
-        return float(word)
-    except ValueError:
-        return None
+def _bound_missed(reason: str) -> str:
+    """A reason without the candidate's own figure: "induce score below 0" of "induce score -6.8 below 0"."""
+    return re.sub(rf" {_NUMBER} (above|below) (?={_NUMBER})", r" \1 ", reason)

@@ -201,6 +201,9 @@ def _trade_off(name: str, title: str, drawn: Mapping[str, Rows], keys: tuple[str
     many = len(others) > _MANY
     x = quantitative("x", "over-refusal: harmless requests refused", percent=True, domain=[0, 1])
     y = quantitative("y", "refused requests refused", percent=True, domain=[0, 1])
+    # Strengths and names stand beside points, which often lie in a corner.
+    x["scale"] |= {"padding": 28}
+    y["scale"] |= {"padding": 14}
     names = _words([*(each for each in (RANDOM, MAIN) if each in known), *known])
     thin: list[dict[str, Any]] = []
     data: list[dict[str, Any]] = []
