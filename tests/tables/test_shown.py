@@ -20,7 +20,7 @@ from weight_edit.runs.run import RunResult
 from weight_edit.tables.html import as_html
 from weight_edit.tables.results import tables_of
 from weight_edit.tables.shown import Shown, show
-from weight_edit.tables.table import Figure, Table, figure_of
+from weight_edit.tables.table import Estimate, Table, estimate_of
 from weight_edit.utils.progress import bar, quieted
 
 HOSTILE = '<script>alert(1)</script>\x1b[31m" onload="x'
@@ -88,7 +88,9 @@ def test_no_text_of_others_is_markup() -> None:
 
 @pytest.mark.parametrize(("value", "share"), [(0.0, 0.0), (0.25, 0.25), (1.0, 1.0), (7.0, 1.0)])
 def test_dots_and_intervals_lie_where_their_figures_are(value: float, share: float) -> None:
-    table = Table(title="", columns=("", ""), rows=(("x", Figure(value, value, min(value + 0.1, 1.0))),), scale=(0, 1))
+    table = Table(
+        title="", columns=("", ""), rows=(("x", Estimate(value, value, min(value + 0.1, 1.0))),), scale=(0, 1)
+    )
     read = ParsedHtml(as_html("t", [table]))
     (axis, line), (dot,) = ([found for tag, found in read.tags if tag == wanted] for wanted in ("line", "circle"))
     left, right = (float(axis[key] or 0) for key in ("x1", "x2"))
@@ -117,10 +119,10 @@ def test_a_cross_entropy_stands_beside_the_bases() -> None:
 
 
 def test_what_a_figure_is() -> None:
-    assert figure_of({"mean": 1, "low": None, "high": None}) == Figure(1.0)
-    assert figure_of(True) is figure_of("1") is figure_of({"count": 3}) is figure_of(None) is None
-    assert str(Figure(0.5, 0.25, 0.75, signed=True)) == "+0.500 [+0.250, +0.750]"
-    assert str(Figure(0.0)) == "0.000"
+    assert estimate_of({"mean": 1, "low": None, "high": None}) == Estimate(1.0)
+    assert estimate_of(True) is estimate_of("1") is estimate_of({"count": 3}) is estimate_of(None) is None
+    assert str(Estimate(0.5, 0.25, 0.75, signed=True)) == "+0.500 [+0.250, +0.750]"
+    assert str(Estimate(0.0)) == "0.000"
 
 
 def test_every_public_result_shows_itself() -> None:
@@ -144,7 +146,7 @@ def test_every_public_result_shows_itself() -> None:
 def test_a_document_of_another_kind_has_its_plain_values() -> None:
     document = {"path": "x", "files": ["a", "b"], "bytes": 12, "nothing": None, "rate": {"value": 0.5}}
     (table,) = tables_of("ReportResult", document)
-    assert table.rows == (("path", "x"), ("files", "a, b"), ("bytes", "12 B"), ("rate", Figure(0.5)))
+    assert table.rows == (("path", "x"), ("files", "a, b"), ("bytes", "12 B"), ("rate", Estimate(0.5)))
     assert tables_of("Evaluation", {}) == []
 
 
@@ -180,7 +182,7 @@ def test_what_passed_stands_beside_what_the_edit_claims() -> None:
     rows = dict(tables_of("Verification", document)[0].rows)
     assert rows["every check of what this edit claims has passed"] == "yes"
     assert rows["the edit claims to leave nothing of the direction"] == "no, by intention"
-    assert rows["left in the stream, share of its length, at most, not judged"] == Figure(0.25)
+    assert rows["left in the stream, share of its length, at most, not judged"] == Estimate(0.25)
     assert not any("nothing is left" in name for name in rows)
 
 
@@ -202,7 +204,7 @@ def test_judges_are_shown_against_labels_and_what_is_not_defined_is_said() -> No
         "notes": ["a note"],
     }
     rates, agreement, labels, notes = tables_of("JudgedAnswers", document)
-    assert rates.rows == (("phrases", "refused", figure_of(Rate(11, 15).to_dict()), "11 of 15"),)
+    assert rates.rows == (("phrases", "refused", estimate_of(Rate(11, 15).to_dict()), "11 of 15"),)
     assert agreement.rows[0][1] == "not defined: all are of one kind"
     assert [str(cell) for cell in labels.rows[0][2:]] == ["0.250 [0.125, 0.500]", "+0.500 [+0.250, +0.750]"]
     assert notes.rows == (("note", "a note"),)
@@ -221,7 +223,7 @@ def test_the_front_of_a_search_marks_the_picked_point() -> None:
     document = {"front": points, "picked": {"point": {"digest": "bb"}}, "tau": {"sentence": "it ranks"}}
     (table,) = tables_of("SearchResult", document)
     assert [row[-1] for row in table.rows] == ["", "picked"]
-    assert table.rows[0][1:3] == (figure_of(refusal["128"]), 10)
+    assert table.rows[0][1:3] == (estimate_of(refusal["128"]), 10)
     assert table.note == "it ranks"
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from weight_edit.evaluation.comparisons import UNTOLD
 
 
-class Figure(NamedTuple):
+class Measure(NamedTuple):
     """A figure of an evaluation: its path and its names.
 
     Attributes:
@@ -22,31 +22,31 @@ class Figure(NamedTuple):
 
 
 RATES = (
-    Figure("sets.refused.refusal", "refusal of refused requests", "refusal"),
-    Figure("sets.refused.exact", "helpful answer given to refused requests", "helpful answers recovered"),
-    Figure("sets.over_refused.refusal", "over-refusal: harmless requests that the base refuses", "over-refusal"),
-    Figure("sets.harmless_looking.refusal", "refusal of harmless-looking requests"),
-    Figure("sets.answered.refusal", "refusal of ordinary requests", "refusal of ordinary requests"),
-    Figure("sets.answered.exact", "ordinary answers exactly right", "answers right"),
+    Measure("sets.refused.refusal", "refusal of refused requests", "refusal"),
+    Measure("sets.refused.exact", "helpful answer given to refused requests", "helpful answers recovered"),
+    Measure("sets.over_refused.refusal", "over-refusal: harmless requests that the base refuses", "over-refusal"),
+    Measure("sets.harmless_looking.refusal", "refusal of harmless-looking requests"),
+    Measure("sets.answered.refusal", "refusal of ordinary requests", "refusal of ordinary requests"),
+    Measure("sets.answered.exact", "ordinary answers exactly right", "answers right"),
 )
 """Figures that are rates of prompts."""
 
 NUMBERS = (
-    Figure("divergence.mean", "KL divergence at the first answer token (nats)", "KL divergence"),
-    Figure("continuation.mean", "KL divergence over the base's first {tokens} answer tokens (nats)"),
-    Figure(
+    Measure("divergence.mean", "KL divergence at the first answer token (nats)", "KL divergence"),
+    Measure("continuation.mean", "KL divergence over the base's first {tokens} answer tokens (nats)"),
+    Measure(
         "continuation_by_base.answered.mean",
         "KL divergence over the same tokens, {count} prompts that the base answers (nats)",
     ),
-    Figure(
+    Measure(
         "continuation_by_base.refused.mean",
         "KL divergence over the same tokens, {count} prompts that the base refuses (nats)",
     ),
-    Figure("sets.answered.loss.mean", "cross-entropy of ordinary answers (nats per token)", "increase of the loss"),
-    Figure("own_answers.mean", "cross-entropy of the base's own answers (nats per token)"),
-    Figure("own_answers.perplexity", "perplexity of the base's own answers"),
-    Figure("text.mean", "cross-entropy of the texts (nats per token)"),
-    Figure("text.perplexity", "perplexity of the texts"),
+    Measure("sets.answered.loss.mean", "cross-entropy of ordinary answers (nats per token)", "increase of the loss"),
+    Measure("own_answers.mean", "cross-entropy of the base's own answers (nats per token)"),
+    Measure("own_answers.perplexity", "perplexity of the base's own answers"),
+    Measure("text.mean", "cross-entropy of the texts (nats per token)"),
+    Measure("text.perplexity", "perplexity of the texts"),
 )
 """Figures that are no rates; a bound on the loss is on its increase over the base."""
 

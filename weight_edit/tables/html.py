@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from html import escape
 
 from weight_edit.errors import plain
-from weight_edit.tables.table import Cell, Figure, Table
+from weight_edit.tables.table import Cell, Estimate, Table
 
 _WIDTH, _HEIGHT, _EDGE = 150, 16, 6
 _CELL = "text-align:left;padding:2px 10px 2px 0"
@@ -51,13 +51,13 @@ def _legend(table: Table) -> str:
     """What the plots show: the ends of the axis, and which dot is whose."""
     low, high = table.scale or (0, 0)
     axis = f"from {low:g} to {high:g}"
-    drawn = max(sum(isinstance(cell, Figure) and not cell.signed for cell in row) for row in table.rows)
+    drawn = max(sum(isinstance(cell, Estimate) and not cell.signed for cell in row) for row in table.rows)
     return axis if drawn < 2 else f"\u25cb base, \u25cf edited, {axis}"
 
 
 def _plot(row: Sequence[Cell], scale: tuple[float, float] | None) -> str:
     """The figures of a row on one axis; empty where there is none to be drawn."""
-    figures = [cell for cell in row if isinstance(cell, Figure) and not cell.signed]
+    figures = [cell for cell in row if isinstance(cell, Estimate) and not cell.signed]
     if scale is None or not figures:
         return ""
     said = escape("; ".join(map(str, figures)), quote=True)

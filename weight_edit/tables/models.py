@@ -5,7 +5,7 @@ from typing import Any
 
 from weight_edit.tables.amounts import amount, between, count
 from weight_edit.tables.rows import MOST, left_out, named_rows
-from weight_edit.tables.table import Cell, Figure, Table
+from weight_edit.tables.table import Cell, Estimate, Table
 from weight_edit.utils.name_patterns import patterns
 from weight_edit.utils.progress import duration
 
@@ -39,9 +39,9 @@ def inspection(document: Document) -> list[Table]:
         said.append(("largest gain behind writers", f"{gains['ratio']:.3g} times the median one{loud}"))
     said += [(f"{each['what']}", f"{each['names']}, {each['count']}") for each in document.get("extra_patterns", ())]
     proven = [
-        ("left of the stream along the directions, before", Figure(proof["leak_before"])),
-        ("left of it after an ablation", Figure(proof["leak"])),
-        ("largest difference of logits between hooks and weights", Figure(proof["logit_difference"])),
+        ("left of the stream along the directions, before", Estimate(proof["leak_before"])),
+        ("left of it after an ablation", Estimate(proof["leak"])),
+        ("largest difference of logits between hooks and weights", Estimate(proof["logit_difference"])),
     ]
     title = "The proof, an ablation of a narrow random copy"
     proof_table = Table(title=title, columns=("", ""), rows=tuple(proven), note=_REACHES)

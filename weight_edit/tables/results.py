@@ -5,7 +5,7 @@ from typing import Any
 
 from weight_edit.tables import models, written
 from weight_edit.tables.rows import MOST, entries_of, is_plain, left_out, named_rows, plain_values, section_of
-from weight_edit.tables.table import Cell, Figure, Table, figure_of
+from weight_edit.tables.table import Cell, Estimate, Table, estimate_of
 
 Document = Mapping[str, Any]
 
@@ -36,13 +36,13 @@ def measured(base: Document | None, edited: Document) -> list[Table]:
     for name, found in edited.get("sets", {}).items():
         words, right = _SETS.get(name, (name, "answered right"))
         for key, said in (("refusal", "refused"), ("exact", right)):
-            figure = figure_of(found.get(key))
+            figure = estimate_of(found.get(key))
             if figure is None:
                 continue
             row: list[Cell] = [words, said]
             if base is not None:
-                difference = figure_of((apart.get(name) or {}).get(key), signed=True)
-                row += [figure_of((before.get(name) or {}).get(key)), figure, difference]
+                difference = estimate_of((apart.get(name) or {}).get(key), signed=True)
+                row += [estimate_of((before.get(name) or {}).get(key)), figure, difference]
             else:
                 row += [figure]
             # The right answers are a share of those prompts whose answer is known, not of all.
@@ -68,12 +68,12 @@ def _moved(edited: Document) -> Table:
         ("own_answers", "cross-entropy of the base's answers, nats per token"),
         ("text", "cross-entropy of texts, nats per token"),
     ):
-        figure = figure_of(edited.get(key))
+        figure = estimate_of(edited.get(key))
         if figure is None:
             continue
         # A cross-entropy says how far it moved only beside the base's own.
         found = edited[key]
-        apart = (figure_of(found.get("base")), figure, figure_of(found.get("difference"), signed=True))
+        apart = (estimate_of(found.get("base")), figure, estimate_of(found.get("difference"), signed=True))
         rows.append((said, *apart) if beside else (said, figure))
     columns = ("figure", "base", "edited", "difference") if beside else ("figure", "mean")
     title = "How far it moved from the base" if beside or edited.get("divergence") else "Loss"
@@ -105,7 +105,7 @@ def _run(document: Document) -> list[Table]:
         tables += written.verification(document["verification"])
     geometry = document.get("geometry")
     if isinstance(geometry, Mapping) and geometry.get("before") is not None:
-        areas = tuple((name, figure_of(geometry[key])) for name, key in (("base", "before"), ("edited", "after")))
+        areas = tuple((name, estimate_of(geometry[key])) for name, key in (("base", "before"), ("edited", "after")))
         title = "Refused and answered prompts told apart where the direction was found (area under the ROC curve)"
         tables.append(Table(title=title, columns=("model", "area"), rows=areas, scale=(0, 1)))
     places = [(key, document[key]) for key in ("model", "report", "path") if document.get(key)]
@@ -149,12 +149,12 @@ def _scored(document: Document, scores: list[Document]) -> Table:
     intervals, control = section_of(chosen, "intervals"), section_of(document, "control")
     rows: list[tuple[Cell, ...]] = []
     for key, said in _SCORES.items():
-        value = figure_of(chosen.get(key))
+        value = estimate_of(chosen.get(key))
         if value is None:
             continue
-        low, high = map(figure_of, [*entries_of(intervals, key), None, None][:2])
-        figure = value if low is None or high is None else Figure(value.value, low.value, high.value)
-        rows.append((said, figure, figure_of(control.get(key))))
+        low, high = map(estimate_of, [*entries_of(intervals, key), None, None][:2])
+        figure = value if low is None or high is None else Estimate(value.value, low.value, high.value)
+        rows.append((said, figure, estimate_of(control.get(key))))
     columns = ("score", "this direction", "a random one")
     said_of = [each for each in entries_of(document, "refusal_tokens") if isinstance(each, Mapping)]
     tokens = ", ".join(repr(each["text"]) for each in said_of if is_plain(each.get("text")))
@@ -177,7 +177,7 @@ def _search(document: Document) -> list[Table]:
         mark = "picked" if point.get("digest") == chosen else ""
         rate = _longest(refused)
         many = None if rate is None else rate.get("total")
-        rows.append((point.get("digest"), figure_of(rate), many, figure_of(over), figure_of(damage), mark))
+        rows.append((point.get("digest"), estimate_of(rate), many, estimate_of(over), estimate_of(damage), mark))
     columns: tuple[str, ...] = (
         "point",
         "refused requests refused",
@@ -202,7 +202,7 @@ def _longest(by_length: Document) -> Document | None:
 
 def _judged(document: Document) -> list[Table]:
     rows: list[tuple[Cell, ...]] = [
-        (judge, verdict.replace("_", " "), figure_of(rate), f"{rate['count']} of {rate['total']}")
+        (judge, verdict.replace("_", " "), estimate_of(rate), f"{rate['count']} of {rate['total']}")
         for judge, found in document.get("judges", {}).items()
         for verdict, rate in found["verdicts"].items()
         if isinstance(rate, Mapping) and rate.get("count")
@@ -213,9 +213,9 @@ def _judged(document: Document) -> list[Table]:
     labels: list[tuple[Cell, ...]] = [
         (
             judge,
-            figure_of(found["refusal"]["accuracy"]),
+            estimate_of(found["refusal"]["accuracy"]),
             _kappa(found["refusal"]),
-            figure_of(found["lean"], signed=True),
+            estimate_of(found["lean"], signed=True),
         )
         for judge, found in (document.get("labels") or {}).items()
     ]
@@ -232,7 +232,7 @@ def _judged(document: Document) -> list[Table]:
 
 
 def _kappa(document: Document) -> Cell:
-    return figure_of(document.get("kappa")) or "not defined: all are of one kind"
+    return estimate_of(document.get("kappa")) or "not defined: all are of one kind"
 
 
 def _difference(document: Document) -> list[Table]:
@@ -258,7 +258,7 @@ def _difference(document: Document) -> list[Table]:
         found.append(("made with", f"{made} ({verdict['confidence']})"))
         found += [("because", each) for each in verdict["evidence"]]
     found += [("note", note) for note in document.get("notes") or ()]
-    rows = tuple((each["name"], figure_of(each.get("relative")), each.get("rank")) for each in changed[:MOST])
+    rows = tuple((each["name"], estimate_of(each.get("relative")), each.get("rank")) for each in changed[:MOST])
     table = Table(
         title="Tensors that differ most",
         columns=("tensor", "relative change", "rank"),

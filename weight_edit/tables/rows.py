@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from weight_edit.tables.amounts import amount
-from weight_edit.tables.table import Cell, Figure, Table, figure_of
+from weight_edit.tables.table import Cell, Estimate, Table, estimate_of
 
 _LONGEST = 800
 """Characters of a text."""
@@ -58,9 +58,9 @@ def cell_of(value: object) -> Cell:
     """What stands in a cell for a value."""
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, int | Figure):
+    if isinstance(value, int | Estimate):
         return value
-    figure = figure_of(value)
+    figure = estimate_of(value)
     if figure is not None:
         return figure
     text = str(value)
@@ -81,7 +81,7 @@ def listed(names: Sequence[object]) -> str:
 def _value(key: str, value: object) -> Cell:
     if isinstance(value, int) and not isinstance(value, bool) and (key == "size" or key.startswith("bytes")):
         return amount(value, "B") if value else None
-    if is_plain(value) or figure_of(value) is not None:
+    if is_plain(value) or estimate_of(value) is not None:
         return cell_of(value)
     if isinstance(value, Mapping):
         # Names with what each holds, such as files with their sizes.

@@ -6,7 +6,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Figure:
+class Estimate:
     """A number, and where it is known the 95% interval around it.
 
     Attributes:
@@ -32,7 +32,7 @@ class Figure:
         return f"{value:{sign}.1e}" if 0 < abs(value) < 0.0005 else f"{value:{sign}.3f}"
 
 
-Cell = Figure | str | int | None
+Cell = Estimate | str | int | None
 """What stands in a cell; None is nothing."""
 
 
@@ -56,18 +56,18 @@ class Table:
     note: str = ""
 
 
-def figure_of(entry: object, *, signed: bool = False) -> Figure | None:
+def estimate_of(entry: object, *, signed: bool = False) -> Estimate | None:
     """The figure of a document's entry: a number, or a mapping with "value" or "mean", and "low" and "high"."""
     if isinstance(entry, bool):
         return None
     if isinstance(entry, int | float):
         value = _float(entry)
-        return None if value is None else Figure(value, signed=signed)
+        return None if value is None else Estimate(value, signed=signed)
     if not isinstance(entry, Mapping):
         return None
     value = _number(entry, "value")
     value = _number(entry, "mean") if value is None else value
-    return None if value is None else Figure(value, _number(entry, "low"), _number(entry, "high"), signed)
+    return None if value is None else Estimate(value, _number(entry, "low"), _number(entry, "high"), signed)
 
 
 def _number(entry: Mapping[str, Any], key: str) -> float | None:

@@ -131,7 +131,7 @@ class EvaluationDocument(TypedDict, total=False):
     four_classes: "FourClassesDocument"
 
 
-class FigureDocument(TypedDict):
+class MetricDocument(TypedDict):
     """A metric of a task of lm-eval."""
 
     value: float
@@ -141,7 +141,7 @@ class FigureDocument(TypedDict):
     higher_is_better: bool | None
 
 
-class FigureDifferenceDocument(Rate):
+class MetricDifferenceDocument(Rate):
     """The difference of two models in a metric of lm-eval."""
 
     p_holm: float
@@ -152,7 +152,7 @@ class TasksDocument(TypedDict):
     """The benchmarks of one model, by task and metric."""
 
     model: str
-    tasks: Mapping[str, Mapping[str, FigureDocument]]
+    tasks: Mapping[str, Mapping[str, MetricDocument]]
 
 
 class HarnessDocument(TasksDocument):
@@ -160,7 +160,7 @@ class HarnessDocument(TasksDocument):
 
     lm_eval_version: str
     base: NotRequired[TasksDocument]
-    differences: NotRequired[Mapping[str, Mapping[str, FigureDifferenceDocument]]]
+    differences: NotRequired[Mapping[str, Mapping[str, MetricDifferenceDocument]]]
 
 
 class AnswerDocument(TypedDict):

@@ -8,7 +8,7 @@ from rich.table import Table
 from weight_edit.cli.tables.results import safe
 
 if TYPE_CHECKING:
-    from weight_edit.cli.tables.documents import FigureDifferenceDocument, FigureDocument, HarnessDocument
+    from weight_edit.cli.tables.documents import HarnessDocument, MetricDifferenceDocument, MetricDocument
 
 _BETTER = {True: "↑", False: "↓", None: ""}
 
@@ -40,7 +40,7 @@ def benchmarks(found: "HarnessDocument", console: Console) -> None:
 
 
 def _cells(
-    before: "FigureDocument | None", figure: "FigureDocument", between: "FigureDifferenceDocument | None"
+    before: "MetricDocument | None", figure: "MetricDocument", between: "MetricDifferenceDocument | None"
 ) -> tuple[str, ...]:
     earlier = "" if before is None else _interval(before)
     if between is None:
@@ -49,7 +49,7 @@ def _cells(
     return earlier, _interval(figure), _interval(between, "+") + mark, f"{between['p_holm']:.2g}"
 
 
-def _interval(found: "FigureDocument | FigureDifferenceDocument", sign: str = "") -> str:
+def _interval(found: "MetricDocument | MetricDifferenceDocument", sign: str = "") -> str:
     value, low, high = found["value"], found["low"], found["high"]
     if low is None or high is None:
         return f"{value:{sign}.4g}"

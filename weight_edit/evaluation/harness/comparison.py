@@ -6,7 +6,7 @@ from typing import Any
 
 from weight_edit.evaluation.comparisons import Comparison, family
 from weight_edit.evaluation.differences import paired_difference
-from weight_edit.evaluation.harness.results import Figure, HarnessResult, is_share
+from weight_edit.evaluation.harness.results import HarnessResult, Metric, is_share
 from weight_edit.evaluation.intervals import Z
 from weight_edit.evaluation.means import mean_difference
 
@@ -14,7 +14,7 @@ _FEWEST = 3
 
 
 @dataclass(frozen=True)
-class FigureDifference:
+class MetricDifference:
     """A model's figure minus its base's.
 
     Attributes:
@@ -39,11 +39,11 @@ class HarnessComparison:
     base: HarnessResult | None = None
 
     @property
-    def differences(self) -> dict[str, dict[str, FigureDifference]]:
+    def differences(self) -> dict[str, dict[str, MetricDifference]]:
         """By task and metric, what can be compared; empty without a base."""
         if self.base is None:
             return {}
-        found: dict[tuple[str, str], FigureDifference] = {}
+        found: dict[tuple[str, str], MetricDifference] = {}
         for task, figures in self.model.figures.items():
             for name, figure in figures.items():
                 earlier = self.base.figures.get(task, {}).get(name)
@@ -51,9 +51,9 @@ class HarnessComparison:
                 if apart is not None:
                     found[task, name] = apart
         corrected = family([each.comparison for each in found.values()])
-        by_task: dict[str, dict[str, FigureDifference]] = {}
+        by_task: dict[str, dict[str, MetricDifference]] = {}
         for ((task, name), each), comparison in zip(found.items(), corrected, strict=True):
-            by_task.setdefault(task, {})[name] = FigureDifference(comparison, each.paired)
+            by_task.setdefault(task, {})[name] = MetricDifference(comparison, each.paired)
         return by_task
 
     def to_dict(self) -> dict[str, Any]:
@@ -63,22 +63,22 @@ class HarnessComparison:
         return own if self.base is None else {**own, "base": self.base.to_dict(), "differences": apart}
 
 
-def _difference(base: Figure, edited: Figure) -> FigureDifference | None:
+def _difference(base: Metric, edited: Metric) -> MetricDifference | None:
     """The difference of one figure: of pairs where the documents are the same, else of standard errors if known."""
     if base.by_document and base.by_document.keys() == edited.by_document.keys():
         first = [base.by_document[each] for each in edited.by_document]
         second = list(edited.by_document.values())
         if is_share(first) and is_share(second):
             pairs = paired_difference([bool(each) for each in first], [bool(each) for each in second])
-            return FigureDifference(pairs.comparison, True)
+            return MetricDifference(pairs.comparison, True)
         if len(first) >= _FEWEST:
-            return FigureDifference(mean_difference(first, second), True)
+            return MetricDifference(mean_difference(first, second), True)
     if base.stderr is None or edited.stderr is None or not (base.stderr or edited.stderr):
         return None
-    return FigureDifference(_unpaired(base, edited, sqrt(base.stderr**2 + edited.stderr**2)), False)
+    return MetricDifference(_unpaired(base, edited, sqrt(base.stderr**2 + edited.stderr**2)), False)
 
 
-def _unpaired(base: Figure, edited: Figure, error: float) -> Comparison:
+def _unpaired(base: Metric, edited: Metric, error: float) -> Comparison:
     value = edited.value - base.value
     return Comparison(
         value=value,

@@ -16,7 +16,7 @@ _FEWEST = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Figure:
+class Metric:
     """A metric of a task or of a group of tasks.
 
     Attributes:
@@ -66,7 +66,7 @@ class HarnessResult:
     """
 
     model: str
-    figures: Mapping[str, Mapping[str, Figure]]
+    figures: Mapping[str, Mapping[str, Metric]]
     document: Mapping[str, Any] = field(repr=False)
     samples: Mapping[str, Sequence[Mapping[str, Any]]] = field(repr=False)
 
@@ -83,7 +83,7 @@ def result_of(model: str, document: Mapping[str, Any]) -> HarnessResult:
         document: its results, with "samples".
     """
     samples: Mapping[str, Sequence[Mapping[str, Any]]] = document.get("samples") or {}
-    figures: dict[str, dict[str, Figure]] = {}
+    figures: dict[str, dict[str, Metric]] = {}
     for task in (*document.get("results", {}), *document.get("groups", {})):
         if task in figures:
             continue
@@ -105,7 +105,7 @@ def _figures(
     found: Mapping[str, Any],
     document: Mapping[str, Any],
     samples: Mapping[str, Sequence[Mapping[str, Any]]],
-) -> Iterator[tuple[str, Figure]]:
+) -> Iterator[tuple[str, Metric]]:
     better = document.get("higher_is_better", {}).get(task, {})
     for name, reported in found.items():
         metric, comma, kept = name.partition(",")
@@ -121,7 +121,7 @@ def _figures(
         low, high = _interval(by_document, value, stderr)
         yield (
             name,
-            Figure(
+            Metric(
                 value=value,
                 stderr=stderr,
                 low=low,
