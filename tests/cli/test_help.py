@@ -227,6 +227,7 @@ def test_the_help_of_the_command_lists_the_verbs_in_the_order_of_a_first_day(cal
         "inspect",
         "plan",
         "find",
+        "take",
         "search",
         "bake",
         "verify",

@@ -152,6 +152,7 @@ def find(
     Candidates and scores are kept as they come in a folder beside the output, OUT.find: after Ctrl-C, or when no
     candidate keeps the bounds, `--resume` goes on with them. What comes before the first candidate, a few passes over
     the prompts, is not kept. Candidates are scored in stages: what misses a bound for sure is not measured further.
+    Another candidate of the file than the chosen one is taken with `weight-edit take`.
 
     Example: `weight-edit find organism --target organism:refused --baseline organism:answered --confirm 16`
     """
