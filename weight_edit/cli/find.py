@@ -96,8 +96,12 @@ def find(
     ] = 0.8,
     max_protected_kl: Annotated[float, typer.Option(help="As --max-kl, on protected prompts.")] = 0.1,
     n_more: Annotated[
-        int, typer.Option(help="More prompts of each set for candidates that cannot be told apart, if there are any.")
-    ] = 64,
+        int | None,
+        typer.Option(
+            help="More prompts of each set for up to ten candidates that cannot be told apart: as many as --n-train, "
+            "64 at most, if absent; 0 for none."
+        ),
+    ] = None,
     confirm: Annotated[
         int | None,
         typer.Option(
