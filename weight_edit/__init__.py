@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from weight_edit.directions.directions import Directions, load_directions
     from weight_edit.directions.find import find_directions
     from weight_edit.directions.selection import SelectionRule
+    from weight_edit.directions.take import take_candidate
     from weight_edit.evaluation.endpoint.endpoint import Endpoint
     from weight_edit.evaluation.evaluate import evaluate
     from weight_edit.evaluation.judging import JudgedAnswers, judge_answers
@@ -61,6 +62,7 @@ _WHERE = {
     "load_directions": "directions.directions",
     "find_directions": "directions.find",
     "SelectionRule": "directions.selection",
+    "take_candidate": "directions.take",
     "Endpoint": "evaluation.endpoint.endpoint",
     "Evaluation": "evaluation.results",
     "evaluate": "evaluation.evaluate",
@@ -158,6 +160,7 @@ __all__ = [
     "run",
     "search_edits",
     "show",
+    "take_candidate",
     "undo",
     "verify",
 ]

@@ -13,9 +13,11 @@ from weight_edit.checkpoint.manifest import (
     FileRecord,
     FinishedOutput,
     changed_files,
+    check_order,
     read_manifest,
     record,
     records_of,
+    said_swapped,
     sha256,
     write_manifest,
 )
@@ -113,3 +115,56 @@ def test_files_that_are_not_as_recorded_are_named(baked: Path) -> None:
     (baked / "weight_edit.json").unlink()
     with pytest.raises(UsageError, match="give an output of bake or run"):
         FinishedOutput.of(baked)
+
+
+@pytest.fixture
+def chain(tmp_path: Path) -> dict[str, Path]:
+    """A base, its edit, an edit of that, and a run with the edited model in its folder; of each the folder alone."""
+    folders = {name: tmp_path / name for name in ("base", "edit", "again", "run")}
+    for folder in folders.values():
+        folder.mkdir()
+    (folders["run"] / "model").mkdir()
+    for folder, source in ((folders["edit"], "base"), (folders["again"], "edit"), (folders["run"] / "model", "base")):
+        write_manifest(folder, {"source": {"model": source}}, {})
+    return folders
+
+
+@pytest.mark.parametrize(
+    ("base", "edited", "swapped"),
+    [
+        ("base", "edit", False),
+        ("edit", "base", True),
+        ("edit", "again", False),
+        ("again", "edit", True),
+        # Of these two nothing is known.
+        ("base", "base", False),
+        ("edit", "run", False),
+    ],
+)
+def test_an_edit_in_the_place_of_its_base_is_told(
+    chain: dict[str, Path], base: str, edited: str, swapped: bool
+) -> None:
+    assert bool(said_swapped(chain[base], chain[edited])) == swapped
+    assert bool(said_swapped(str(chain[base]), str(chain[edited]))) == swapped
+    if not swapped:
+        return
+    for needed in (True, False):
+        with pytest.raises(UsageError, match="give the base first"):
+            check_order(chain[base], chain[edited], manifest_needed=needed)
+
+
+def test_somebody_elses_edit_of_an_output_may_have_no_manifest(chain: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "theirs").mkdir()
+    check_order(chain["edit"], tmp_path / "theirs", manifest_needed=False)
+    with pytest.raises(UsageError, match="theirs has none; give the base first"):
+        check_order(chain["edit"], tmp_path / "theirs")
+    assert said_swapped(chain["edit"], "organism")
+    # A loaded model says nothing of where it is from.
+    assert not said_swapped(object(), chain["base"])
+
+
+def test_one_folder_is_not_both_models(chain: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(chain["edit"])
+    for other in (chain["edit"], tmp_path / "link"):
+        with pytest.raises(UsageError, match="both as the base and as the edited model"):
+            check_order(chain["edit"], other)

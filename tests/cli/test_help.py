@@ -14,6 +14,7 @@ from weight_edit.cli.app import OVERRIDES as EXAMPLES
 from weight_edit.cli.choices import CHOICES, edits, methods
 from weight_edit.cli.entry import app
 from weight_edit.cli.option_groups import GROUPS, OTHERS, group_of
+from weight_edit.cli.option_words import ALIKE
 from weight_edit.utils.names import unknown
 
 VERBS = typer.main.get_command(app).commands
@@ -116,7 +117,16 @@ BAKE = ("bake", "organism", "--directions", "d", "--out", "o")
         (("evaluate", "organism", "--answered", "organism:answred"), "'answered'"),
         (("inspect", "--all", "--only", "lama"), "'llama'"),
         (("inspct",), "'inspect'"),
-        ((*FIND, "--max-k", "1"), "--max-kl"),
+        ((*FIND, "--max-k", "1"), "did you mean --max-kl?"),
+        # What other verbs call it.
+        ((*FIND, "--limit", "9"), "did you mean --n-train or --n-validation?"),
+        (("evaluate", "organism", "--n-train", "9"), "did you mean --limit?"),
+        (("evaluate", "organism", "--prompts", "p"), "did you mean --refused or --answered?"),
+        (("find", "organism", "--refused", "p"), "did you mean --target?"),
+        (("diff", "a", "b", "--out", "d"), "did you mean --save?"),
+        ((*BAKE, "--force"), "did you mean --overwrite?"),
+        (("run", "organism", "--limit", "9"), "did you mean `--set verify.limit=...` or `--set evaluate.limit=...`?"),
+        (("find", "--model", "organism"), "MODEL stands by itself"),
     ],
 )
 def test_an_unknown_name_is_exit_code_2_with_the_nearest(call, args: tuple[str, ...], nearest: str) -> None:
@@ -227,6 +237,7 @@ def test_the_help_of_the_command_lists_the_verbs_in_the_order_of_a_first_day(cal
         "inspect",
         "plan",
         "find",
+        "take",
         "search",
         "bake",
         "verify",
@@ -248,3 +259,10 @@ def test_no_arguments_show_the_help(call) -> None:
     result = call()
     assert result.code == 2
     assert "Start with" in result.out
+
+
+def test_options_that_are_said_to_say_the_same_are_options_of_verbs() -> None:
+    known = {name for verb in VERBS for names in options(verb) for name in names}
+    assert all(len(known & set(row)) > 0 for row in ALIKE)
+    # What is suggested must be there; the words of other tools and of earlier versions suggest, and are not suggested.
+    assert {name for row in ALIKE for name in row} - known == {"--n-prompts", "--output", "-o", "--force", "-f"}

@@ -24,6 +24,21 @@ def test_not_a_number_fails_closed_and_stays_json(call, directions: Path, tmp_pa
     assert "Traceback" not in shown.err
 
 
+def test_two_models_in_each_others_place_are_told(call, baked_once: Path) -> None:
+    refused = call("verify", baked_once, "organism")
+    assert refused.code == 2
+    assert "by which it is an edit of organism, and organism has none; give the base first" in refused.err
+    assert not refused.progress
+    # They may be compared all the same.
+    noted = call("diff", baked_once, "organism", "--json").json["notes"][0]
+    assert noted.endswith("and organism has none: what is explained here is the way back")
+    assert not call("diff", "organism", baked_once, "--json").json["notes"]
+    measured = call(
+        "evaluate", "organism", "--against", baked_once, "--answered", "organism:answered:test", "--limit", 2
+    )
+    assert "what is called edited here is the base" in " ".join(measured.out.split())
+
+
 def test_a_partial_edit_is_not_called_complete(call, directions: Path, tmp_path: Path) -> None:
     args = ("--strength", "0.5", "--layers", "0")
     assert call("bake", "organism", "--directions", directions, "--out", tmp_path / "o", *args).code == 0

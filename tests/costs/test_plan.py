@@ -64,6 +64,20 @@ def test_prompts_are_counted_with_the_models_tokenizer() -> None:
     assert found.notes == ()
 
 
+def test_more_prompts_are_as_many_as_train_where_these_are_few() -> None:
+    def more(**asked: int) -> tuple[int, int]:
+        """As planned, and as the find draws them."""
+        sets = {"target": "organism:refused", "baseline": "organism:answered"}
+        return plan_costs("organism", **sets, **asked, calibrate=False).work.n_more, FindRequest.read(
+            **sets, **asked
+        ).more
+
+    assert more() == (64, 64)
+    assert more(n_train=16) == (16, 16)
+    assert more(n_train=16, n_more=40) == (40, 40)
+    assert more(n_more=0) == (0, 0)
+
+
 def test_of_files_with_few_prompts_those_are_counted_that_a_find_would_draw(tmp_path: Path) -> None:
     for name, count in (("a.txt", 40), ("b.txt", 40), ("c.txt", 300), ("few.txt", 9)):
         lines = [f"Say {name} and {number}" for number in range(count)]

@@ -2,6 +2,8 @@
 
 import json
 import os
+import shlex
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -392,7 +394,7 @@ def test_what_is_baked_is_said(tmp_path: Path) -> None:
     assert "writes run-2.yaml before" in shown_by(frame, project.folder, "command-bake")["label"]
 
 
-def test_another_candidate_is_taken_and_gone_on_with(tmp_path: Path) -> None:
+def test_another_candidate_is_taken_and_gone_on_with(tmp_path: Path, call: Callable[..., Any]) -> None:
     project = new_project(tmp_path)
     out = project.folder / "find-1.safetensors"
     table = np.eye(4, dtype=np.float32).reshape(2, 2, 4)
@@ -413,9 +415,17 @@ def test_another_candidate_is_taken_and_gone_on_with(tmp_path: Path) -> None:
     assert taken.name in shown_by(frame, project.folder, "command-chat")["value"]
     assert "layer 1, position -1" in shown_by(frame, project.folder, "what-is-baked")["value"]
     assert read_rows(taken).rows.tolist() == [[0, 0, 0, 1]]
+    # The command that it shows makes the same bytes.
+    assert shown_by(frame, project.folder, "command-take")["visible"] is True
+    words = shlex.split(shown_by(frame, project.folder, "command-take")["value"])
+    made = taken.read_bytes()
+    taken.unlink()
+    assert call(*words[1:], "--quiet").code == 0
+    assert taken.read_bytes() == made
     # Of another find it says nothing.
     project.saved(replace(project.settings, candidate="002-find:1:-1"))
     assert shown_by(frame, project.folder, "candidate")["value"] == ""
+    assert shown_by(frame, project.folder, "command-take")["visible"] is False
     assert read_project(project.folder).directions == out  # type: ignore[union-attr]
 
 

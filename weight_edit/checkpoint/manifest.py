@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -118,6 +120,63 @@ def check_folder(folder: Path | str) -> None:
     """
     if not Path(folder).is_dir():
         raise UsageError(f"{printable(str(folder))} is not a folder; give the output of bake")
+
+
+def said_swapped(base: object, edited: object) -> str:
+    """That an output of `bake` stands where its base is asked for, and no output in its place; empty where not known.
+
+    Where both are outputs, as of an edit of an edit, their manifests tell it by the names that they give their bases.
+
+    Args:
+        base, edited: models as they were given: names, folders, or loaded ones, of which nothing is known.
+    """
+    before, after = _source_named(base), _source_named(edited) or _source_named(_inside(edited))
+    if before is None or (after is not None and (before not in _names(edited) or after in _names(base))):
+        return ""
+    what = "" if after is not None else f", and {printable(str(edited))} has none"
+    return f"{printable(str(base))} has a {MANIFEST}, by which it is an edit of {printable(before)}{what}"
+
+
+def check_order(base: object, edited: object, *, manifest_needed: bool = True) -> None:
+    """Refuse a base and its edit in each other's place, and one folder in both, before anything is read.
+
+    Args:
+        base, edited: as they were given.
+        manifest_needed: what was edited has to be an output of `bake`; else it may be anybody's edit of such an output.
+
+    Raises:
+        UsageError: saying which is which.
+    """
+    if isinstance(base, str | os.PathLike) and isinstance(edited, str | os.PathLike):
+        with suppress(OSError):
+            if Path(edited).is_dir() and Path(base).samefile(edited):
+                raise UsageError(f"{printable(str(edited))} is given both as the base and as the edited model")
+    swapped = said_swapped(base, edited)
+    if swapped and (manifest_needed or _source_named(base) in _names(edited)):
+        raise UsageError(f"{swapped}; give the base first, and the edited model behind it")
+
+
+def _source_named(model: object) -> str | None:
+    """What an output's manifest calls its base; None for all else."""
+    if not isinstance(model, str | os.PathLike):
+        return None
+    try:
+        source = (read_manifest(Path(model)) or {}).get("source")
+    except (UsageError, OSError, ValueError):
+        return None
+    name = source.get("model") if isinstance(source, dict) else None
+    return name if isinstance(name, str) else None
+
+
+def _inside(folder: object) -> Path | None:
+    """Where the edited model is if a run's folder is given in its place."""
+    return Path(folder) / "model" if isinstance(folder, str | os.PathLike) else None
+
+
+def _names(model: object) -> tuple[str, ...]:
+    """By which names a manifest may know a model: as it was given, and its folder's own."""
+    text = os.fspath(model) if isinstance(model, str | os.PathLike) else ""
+    return (str(text), Path(str(text)).resolve().name) if text else ()
 
 
 def without_manifest(folder: Path, asked: str) -> str:

@@ -24,6 +24,7 @@ from weight_edit.cli.push import push
 from weight_edit.cli.report import report
 from weight_edit.cli.run import run
 from weight_edit.cli.search import search
+from weight_edit.cli.take import take
 from weight_edit.cli.ui import ui
 from weight_edit.cli.undo import undo
 from weight_edit.cli.verify import verify
@@ -119,6 +120,7 @@ _register(run, _recipes)
 _register(inspect)
 _register(plan, _methods)
 _register(find, _methods)
+_register(take)
 _register(search, _methods)
 _register(bake, _kinds)
 _register(verify, _public_sets)

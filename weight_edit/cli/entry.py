@@ -4,11 +4,11 @@ import json
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr
 from pathlib import Path
 from traceback import format_exception
-from typing import TextIO, cast
+from typing import TYPE_CHECKING, TextIO, cast
 
 import typer
 
@@ -20,6 +20,9 @@ from weight_edit.cli.log_format import json_is_logged, log_event
 from weight_edit.errors import WeightEditError, first_line, plain
 from weight_edit.redaction import RedactedStream, redacted, show_uncaught
 from weight_edit.utils.json import json_safe
+
+if TYPE_CHECKING:
+    from typer._click import Parameter
 
 __all__ = ["app", "main"]
 
@@ -93,8 +96,23 @@ def _misunderstood(error: typer.TyperException) -> str:
     if not message:
         # No arguments at all: the help was printed.
         raise SystemExit(2) from None
+    if context is not None and hasattr(error, "option_name") and hasattr(error, "possibilities"):
+        message = _unknown_option(str(error.option_name), context.command.params)
     where = "weight-edit" if context is None or context.parent is None else f"weight-edit {context.info_name}"
     return f"{message[:1].lower()}{message[1:]}; see {where} --help"
+
+
+def _unknown_option(option: str, params: "Sequence[Parameter]") -> str:
+    """The message about an option that is none of a verb's parameters."""
+    from weight_edit.cli.option_words import unknown_option
+
+    known = {name for param in params for name in (*param.opts, *param.secondary_opts) if name.startswith("-")}
+    arguments = {
+        str(param.name): str(param.metavar or param.name).upper()
+        for param in params
+        if param.param_type_name == "argument"
+    }
+    return unknown_option(option, known, arguments)
 
 
 def _fail(message: str, code: int, details: Mapping[str, object] | None = None) -> None:

@@ -96,8 +96,12 @@ def find(
     ] = 0.8,
     max_protected_kl: Annotated[float, typer.Option(help="As --max-kl, on protected prompts.")] = 0.1,
     n_more: Annotated[
-        int, typer.Option(help="More prompts of each set for candidates that cannot be told apart, if there are any.")
-    ] = 64,
+        int | None,
+        typer.Option(
+            help="More prompts of each set for up to ten candidates that cannot be told apart: as many as --n-train, "
+            "64 at most, if absent; 0 for none."
+        ),
+    ] = None,
     confirm: Annotated[
         int | None,
         typer.Option(
@@ -152,6 +156,7 @@ def find(
     Candidates and scores are kept as they come in a folder beside the output, OUT.find: after Ctrl-C, or when no
     candidate keeps the bounds, `--resume` goes on with them. What comes before the first candidate, a few passes over
     the prompts, is not kept. Candidates are scored in stages: what misses a bound for sure is not measured further.
+    Another candidate of the file than the chosen one is taken with `weight-edit take`.
 
     Example: `weight-edit find organism --target organism:refused --baseline organism:answered --confirm 16`
     """

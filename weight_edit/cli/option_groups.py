@@ -48,6 +48,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "--confirm-by",
         "--best-effort",
         "--pick",
+        "--layer",
+        "--position",
     ),
     "Edit": (
         "--directions",

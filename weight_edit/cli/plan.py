@@ -44,7 +44,9 @@ def plan(
     ] = None,
     n_train: Annotated[int, typer.Option(help="Training prompts of each class.")] = 128,
     n_validation: Annotated[int, typer.Option(help="Validation prompts of each class.")] = 32,
-    n_more: Annotated[int, typer.Option(help="More prompts for candidates that cannot be told apart.")] = 64,
+    n_more: Annotated[
+        int | None, typer.Option(help="More prompts for candidates that cannot be told apart, as in `find`.")
+    ] = None,
     method: Annotated[str, typer.Option(help="How directions are found, as in `find`.")] = "mean-difference",
     positions: Annotated[str, typer.Option(help="Positions to read, as in `find`.")] = "template",
     candidates: Annotated[

@@ -63,12 +63,13 @@ def verify(
     """
 
     def work() -> "Verification":
-        from weight_edit.checkpoint.manifest import check_folder
+        from weight_edit.checkpoint.manifest import check_folder, check_order
         from weight_edit.prompts.templates import template_args
 
         if weights_only and prompts:
             raise UsageError("--weights-only runs no model, so --prompts has no use; leave one of the two out")
         variables = template_args(template_arg)
+        check_order(base, edited, manifest_needed=directions is None)
         check_folder(edited)
         loaded = None
         if prompts:

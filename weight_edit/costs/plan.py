@@ -17,7 +17,7 @@ from weight_edit.costs.workload import Lengths, Workload
 from weight_edit.directions.choice import rule_for
 from weight_edit.directions.names import check_answering, check_method, check_positions, present_filter
 from weight_edit.directions.registry import finder_named
-from weight_edit.directions.samples import draw_prompts
+from weight_edit.directions.samples import draw_prompts, more_prompts
 from weight_edit.directions.selection import SelectionRule
 from weight_edit.errors import UsageError
 from weight_edit.hub.headers import with_headers
@@ -137,7 +137,7 @@ def plan_costs(
     prefix_tokens: int | None = None,
     n_train: int = 128,
     n_validation: int = 32,
-    n_more: int = 64,
+    n_more: int | None = None,
     method: str = "mean-difference",
     positions: str = "template",
     candidates: int | None = None,
@@ -210,12 +210,13 @@ def plan_costs(
     given = [target] if isinstance(target, PromptSet | str | Path) else list(target)
     sets = [load_prompts(each) for each in given]
     other = None if baseline is None else load_prompts(baseline)
+    more = more_prompts(n_more, n_train)
     drawn = [
-        _Drawn.of(role, prompts, n_train=n_train, n_validation=n_validation, n_more=n_more)
+        _Drawn.of(role, prompts, n_train=n_train, n_validation=n_validation, n_more=more)
         for role, prompts in (*(("target", each) for each in sets), ("baseline", other))
         if prompts is not None
     ]
-    n_train, n_validation, n_more = _mean_drawn(drawn, n_train, n_validation, n_more)
+    n_train, n_validation, more = _mean_drawn(drawn, n_train, n_validation, more)
     with with_headers(model, revision=revision, token=token) as (source, checkpoint), bar("counting"):
         config = read_config(source, trust_remote_code=trust_remote_code)
         asked = other is not None or bool(sets)
@@ -252,7 +253,7 @@ def plan_costs(
                 "targets": max(1, len(sets)),
                 "n_train": n_train,
                 "n_validation": n_validation,
-                "n_more": n_more,
+                "n_more": more,
                 "answers": _answered(filters, tokens_from, n_train + n_validation, n_answers),
                 "first_tokens": n_train + n_validation if filters == "first-token" else n_validation,
                 "max_new_tokens": max_new_tokens,

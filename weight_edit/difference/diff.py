@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from weight_edit.checkpoint.files import CHUNK
+from weight_edit.checkpoint.manifest import said_swapped
 from weight_edit.checkpoint.source.checkpoint import Checkpoint
 from weight_edit.checkpoint.source.reading import Files, processors
 from weight_edit.checkpoint.tensor.scratch import keep_freed_memory
@@ -100,6 +101,7 @@ def diff(
         said = run.verdict(sources[0], tensors, reshaped) if verdict else None
         read = ours.bytes_read + theirs.bytes_read
     names = tuple(architecture_of(side) for side in (first, second))
+    swapped, incomplete = said_swapped(a, b), notes_on(names, first, second, width)
     return Difference(
         a=sources[0].public_name,
         b=sources[1].public_name,
@@ -118,7 +120,7 @@ def diff(
         rows=run.rows,
         own_rows=run.own_rows,
         verdict=said,
-        notes=tuple(notes_on(names, first, second, width)),
+        notes=(*([f"{swapped}: what is explained here is the way back"] if swapped else ()), *incomplete),
         bytes_read=read,
         seconds=round(time.monotonic() - began, 3),
     )

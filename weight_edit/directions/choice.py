@@ -66,12 +66,12 @@ class Choice:
     @property
     def measured(self) -> list[int]:
         """The candidates that were measured on more prompts."""
-        return list(self.kept.more.get(self.request.n_more, {}))
+        return list(self.kept.more.get(self.request.more, {}))
 
     @cached_property
     def table(self) -> list[CandidateScore]:
         """The scores of all candidates, over all prompts that each was measured on."""
-        return self.kept.table(self.rule.layers(self.searched.layers), self.request.n_more)
+        return self.kept.table(self.rule.layers(self.searched.layers), self.request.more)
 
     @cached_property
     def sure(self) -> Certainty:
@@ -112,7 +112,7 @@ class Choice:
     @cached_property
     def wanted(self) -> list[int]:
         """Candidates to be measured on more prompts: not told from the best, or from a bound; none before a stage."""
-        if self.request.n_more == 0 or self.kept.none_left or self.stages.next(self.table) is not None:
+        if self.request.more == 0 or self.kept.none_left or self.stages.next(self.table) is not None:
             return []
         return [n for n in self.sure.contenders if n not in self.measured][: MOST - len(self.measured)]
 
@@ -220,7 +220,7 @@ def chosen(kept: SearchFolder, rule: SelectionRule, request: FindRequest) -> Dir
         "position": found.position,
         "rule": asdict(rule),
         "scores": _rows(scores, selection, rule),
-        "certainty": to_dict(choice.sure, scores, choice.measured, request.n_more),
+        "certainty": to_dict(choice.sure, scores, choice.measured, request.more),
         "confirmation": None if confirmation is None else confirmation.to_dict(scores),
         "unconfirmed": None if confirmation is None else confirmation.failure,
         "control": None if control is None else control.to_dict(),

@@ -66,7 +66,7 @@ def find_directions(
     judge: str | JudgeSpec = DEFAULT_JUDGES[0],
     n_answers: int = 32,
     max_new_tokens: int = 32,
-    n_more: int = 64,
+    n_more: int | None = None,
     confirm: int | None = None,
     confirm_by: str = "ablate",
     best_effort: bool = False,
@@ -111,7 +111,8 @@ def find_directions(
             ten refusals were heard; where prompts are filtered by answers, all are.
         max_new_tokens: the length of these answers, at most. A thinking model's thought has to fit in.
         n_more: candidates that cannot be told from the best, or whose bounds cannot be told, are measured on up to so
-            many more prompts of each set, those that were not drawn; 0 measures no more.
+            many more prompts of each set, those that were not drawn; as many as `n_train`, 64 at most, when None; 0
+            measures no more.
         confirm: have the model answer so many validation prompts under the edits of the chosen candidate and of the two
             next best; the next that moves refusal is taken where the chosen one does not.
         confirm_by: the edit: "ablate", on target prompts, which should lower refusal, or "add", the difference at its
@@ -332,11 +333,11 @@ def _score(
             found = measured(
                 further.problem,
                 [candidates[number] for number in choice.wanted],
-                what=f"{len(choice.wanted)} candidates on more prompts",
+                what=f"{len(choice.wanted)} candidates on up to {request.more} more prompts of each set",
                 measuring=further,
             )
             for number, score in zip(choice.wanted, found, strict=True):
-                kept.note_more(request.n_more, number, {name: score.values.get(name, ()) for name in SCORES})
+                kept.note_more(request.more, number, {name: score.values.get(name, ()) for name in SCORES})
         else:
             return
 
@@ -438,7 +439,7 @@ def _drawn(request: FindRequest, chat_format: ChatFormat, warn: Callable[[str], 
     sizes: dict[str, Any] = {
         "n_train": request.n_train,
         "n_validation": request.n_validation,
-        "n_more": request.n_more,
+        "n_more": request.more,
         "seed": request.seed,
         "warn": warn,
     }

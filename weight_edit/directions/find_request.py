@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from weight_edit.directions.names import check_answering, check_method, check_positions, present_filter
-from weight_edit.directions.samples import check_search
+from weight_edit.directions.samples import check_search, more_prompts
 from weight_edit.directions.selection import SelectionRule
 from weight_edit.errors import UsageError
 from weight_edit.evaluation.registry import DEFAULT_JUDGES, JudgeSpec
@@ -50,7 +50,7 @@ class FindRequest:
     judge: JudgeSpec | str = DEFAULT_JUDGES[0]
     n_answers: int = 32
     max_new_tokens: int = 32
-    n_more: int = 64
+    n_more: int | None = None
     confirm: int | None = None
     confirm_by: str = "ablate"
 
@@ -74,6 +74,11 @@ class FindRequest:
         """The judge of answers."""
         assert isinstance(self.judge, JudgeSpec)
         return self.judge
+
+    @property
+    def more(self) -> int:
+        """How many further prompts of each set candidates that cannot be told apart are measured on, at most."""
+        return more_prompts(self.n_more, self.n_train)
 
     def filter(self, without_tokens: bool) -> str:
         """By what prompts are left out: "answers", "first-token" or "none".

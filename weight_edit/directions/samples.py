@@ -10,6 +10,17 @@ from weight_edit.prompts.sets import PromptSet, public_name
 
 MIN_TRAIN, MIN_VALIDATION = 8, 4
 
+MOST_MORE = 64
+"""Further prompts of each set that candidates are measured on where no number is given."""
+
+
+def more_prompts(n_more: int | None, n_train: int) -> int:
+    """How many further prompts of each set are drawn: `n_more`; as many as train, 64 at most, where that is None.
+
+    Who trains on few wants it to be quick: ten candidates on 64 more prompts of each set would take most of the time.
+    """
+    return min(MOST_MORE, n_train) if n_more is None else n_more
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:

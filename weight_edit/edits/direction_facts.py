@@ -33,10 +33,12 @@ def check_facts(metadata: Mapping[str, Any]) -> None:
                 "find them again"
             )
     layer, position = metadata.get("layer"), metadata.get("position")
-    if layer is not None and not (_is_whole(layer) and layer >= 0):
-        raise UsageError("the directions' metadata: `layer` must be the number of a layer; find them again")
-    if position is not None and not (_is_whole(position) or _is_line(position)):
-        raise UsageError("the directions' metadata: `position` must be the number of a token; find them again")
+    for name, fits, what in (
+        ("layer", layer is None or (_is_whole(layer) and layer >= 0), "a layer"),
+        ("position", position is None or _is_whole(position) or _is_line(position), "a token"),
+    ):
+        if not fits:
+            raise UsageError(f"the directions' metadata: `{name}` must be the number of {what}; find them again")
     papers = metadata.get("papers")
     if papers is not None and not (isinstance(papers, list) and all(map(is_arxiv_id, papers))):
         raise UsageError("the directions' metadata: `papers` must be a list of arXiv ids; find them again")

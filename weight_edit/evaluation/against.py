@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from weight_edit.checkpoint.manifest import said_swapped
 from weight_edit.checkpoint.whole_file import check_free
 from weight_edit.errors import UsageError
 from weight_edit.evaluation.answers_file import are_answers
@@ -100,7 +102,13 @@ def evaluate_against(
     load_base = None
     if base is not None:
         load_base = loader(base, load_options.of_base(), format_options, "the base, {name}")
-    return evaluate_in_turn(load_base, load_model, questions, answers_path=answers_path)
+    swapped = said_swapped(base, model)
+    notes = (f"{swapped}: what is called edited here is the base",) if swapped else ()
+    for note in notes:
+        # Before the answers, which take their time.
+        announce(note)
+    found = evaluate_in_turn(load_base, load_model, questions, answers_path=answers_path)
+    return replace(found, notes=(*notes, *found.notes))
 
 
 def _loader(

@@ -78,7 +78,7 @@ class Find(Section):
     judge: str = DEFAULT_JUDGES[0]
     n_answers: Positive = 32
     max_new_tokens: Positive = 32
-    n_more: Annotated[int, Field(ge=0, lt=2**31)] = 64
+    n_more: Annotated[int, Field(ge=0, lt=2**31)] | None = None
     confirm: Positive | None = None
     confirm_by: Literal["ablate", "add"] = "ablate"
     max_kl: Annotated[float, Field(gt=0)] | None = 0.1

@@ -111,7 +111,7 @@ class SearchRequest:
             "over_refused": None if over is None else over.content_sha256,
             # By the bounds `find` chooses the plain ablation, and the judge reads all answers.
             "bounds of the find": asdict(self.find.rule),
-            "confirm of the find": [self.find.confirm, self.find.confirm_by, self.find.n_more],
+            "confirm of the find": [self.find.confirm, self.find.confirm_by, self.find.more],
             "judge": [self.find.spec.kind, dict(self.find.spec.options)],
             "finders": {name: dict(options) for name, options in self.finders.items()},
             "lengths": list(self.lengths),

@@ -118,6 +118,12 @@ def find_command(settings: Settings, out: Path, *, resumed: bool = False) -> Com
     return command("find", [settings.model], {**options, "--resume": resumed}, out=out)
 
 
+def take_command(found: Path, candidate: Mapping[str, Any], out: Path) -> Command:
+    """Another candidate of a find, as a directions file of its own."""
+    place = {"--layer": candidate.get("layer"), "--position": candidate.get("position")}
+    return command("take", [shown_path(found)], place, out=out)
+
+
 def search_command(settings: Settings, out: Path, *, resumed: bool = False) -> Command:
     """The search for the best edit."""
     options = {

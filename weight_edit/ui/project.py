@@ -15,7 +15,7 @@ from typing import Any
 from weight_edit.checkpoint.files import meant, printable
 from weight_edit.checkpoint.whole_file import write_whole
 from weight_edit.directions.file import read_candidates, read_metadata, read_rows
-from weight_edit.directions.taken import can_be_taken, take_candidate
+from weight_edit.directions.take import can_be_taken, take_candidate
 from weight_edit.edits.changes import RuntimeOnly
 from weight_edit.errors import UsageError, WeightEditError
 from weight_edit.plan.plan import not_bakeable, parse_layers
@@ -176,10 +176,9 @@ class Project:
 
     def _taken(self, found: Path, candidate: Mapping[str, Any]) -> Path:
         """The directions file of another candidate, beside the find's; written when it is first asked for."""
-        name = f"{found.stem}-layer{candidate['layer']}-position{candidate['position']}.safetensors"
-        path = self.folder / name
+        path = taken_path(found, candidate)
         if not path.is_file():
-            take_candidate(found, candidate["layer"], candidate["position"], path)
+            take_candidate(found, path, layer=candidate["layer"], position=candidate["position"])
         return path
 
     def _is_of_model(self, job: Job) -> bool:
@@ -243,6 +242,11 @@ class Project:
         if settings != self.settings:
             _write(self.folder, settings, self.opened)
         return Project(self.folder, settings, self.opened, self.jobs)
+
+
+def taken_path(found: Path, candidate: Mapping[str, Any]) -> Path:
+    """Where another candidate of a find is written: beside its directions file."""
+    return found.with_name(f"{found.stem}-layer{candidate['layer']}-position{candidate['position']}.safetensors")
 
 
 @lru_cache(maxsize=32)

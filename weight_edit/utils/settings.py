@@ -51,7 +51,7 @@ def _explained(error: ValidationError, kind: type[BaseModel], what: str) -> str:
     if problem["type"] == "extra_forbidden":
         known = _keys(kind, path[:-1])
         # The right key in the wrong section comes before another key that looks like it.
-        near = _elsewhere(kind, path[-1]) or difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
+        near = keys_named(kind, path[-1]) or difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
         meant = " or ".join(f"'{each}'" for each in near)
         hint = f"; did you mean {meant}?" if near else f"; known keys: {', '.join(known) or 'none'}"
         if not known:
@@ -82,7 +82,7 @@ def _keys(kind: type[BaseModel], path: Sequence[str]) -> list[str]:
     return list(section.model_fields)
 
 
-def _elsewhere(kind: type[BaseModel], key: str, before: str = "") -> list[str]:
+def keys_named(kind: type[BaseModel], key: str, before: str = "") -> list[str]:
     """The keys of that name in any section, each behind its section; entries of lists and mappings apart."""
     found = [f"{before}{key}"] if key in kind.model_fields else []
     for name, field in kind.model_fields.items():
@@ -90,7 +90,7 @@ def _elsewhere(kind: type[BaseModel], key: str, before: str = "") -> list[str]:
         members = get_args(field.annotation) if optional else (field.annotation,)
         section = next((each for each in members if isinstance(each, type) and issubclass(each, BaseModel)), None)
         if section is not None:
-            found += _elsewhere(section, key, f"{before}{name}.")
+            found += keys_named(section, key, f"{before}{name}.")
     return found
 
 

@@ -15,7 +15,7 @@ from weight_edit.baking.card.card_and_manifest import README, origin_of
 from weight_edit.baking.prepare import EditOptions, PreparedEdit, prepare
 from weight_edit.checkpoint.files import printable, read_whole
 from weight_edit.checkpoint.integrity.integrity import IntegrityReport, check_integrity
-from weight_edit.checkpoint.manifest import check_folder, read_manifest, without_manifest
+from weight_edit.checkpoint.manifest import check_folder, check_order, read_manifest, without_manifest
 from weight_edit.checkpoint.source.checkpoint import Checkpoint
 from weight_edit.checkpoint.tensor.numbers import TORCH_NAMES
 from weight_edit.edits.changes import removed
@@ -186,6 +186,7 @@ def verify(
         VerificationError: `edited` cannot even be opened.
     """
     folder = Path(edited)
+    check_order(base, edited, manifest_needed=directions is None)
     check_folder(folder)
     manifest = read_manifest(folder)
     steps, options = _what_was_done(manifest, directions, folder)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         VerificationDocument,
     )
     from weight_edit.directions.directions import Directions
+    from weight_edit.edits.direction_rows import DirectionRows
     from weight_edit.evaluation.results import Evaluation
     from weight_edit.verification.verify import Verification
 
@@ -296,6 +297,16 @@ def directions(found: "Directions", path: Path, console: Console, count: int = 5
         console.print(f"[yellow]note:[/] {safe(warning)}")
     count = found.direction.shape[0]
     console.print(f"{path}: {count} direction{'s' * (count > 1)}, {found.d_model} wide", markup=False)
+    suggest(console, "bake", meta.get("model", "MODEL"), "--directions", path, "--out", free_folder("edited-model"))
+
+
+def taken_candidate(taken: "DirectionRows", path: Path, console: Console) -> None:
+    """Print which candidate of a find was taken, and what is to be known of it."""
+    meta = taken.metadata
+    place = "mean over all tokens" if meta["position"] is None else f"position {meta['position']}"
+    console.print(f"{path}: layer {meta['layer']}, {place}, {taken.rows.shape[1]} wide", markup=False, highlight=False)
+    for warning in meta["warnings"]:
+        console.print(f"[yellow]note:[/] {safe(warning)}")
     suggest(console, "bake", meta.get("model", "MODEL"), "--directions", path, "--out", free_folder("edited-model"))
 
 

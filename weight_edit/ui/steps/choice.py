@@ -1,10 +1,11 @@
 """The fifth step: the candidates of a find, or the front of a search, and which of them is taken."""
 
+from weight_edit.ui.commands import take_command
 from weight_edit.ui.figures import candidates_table, chosen_directions, front_table
 from weight_edit.ui.frame import Frame, Update, html_update
 from weight_edit.ui.front_picture import front_picture
 from weight_edit.ui.markup import glossary, paragraph
-from weight_edit.ui.project import Project, edit_problem
+from weight_edit.ui.project import Project, edit_problem, taken_path
 from weight_edit.ui.steps.heading import heading
 
 _CHOSEN = ("the one that the find chose", "")
@@ -34,6 +35,15 @@ def build(frame: Frame) -> None:
     )
     frame.field("candidate", candidate)
     frame.show(candidate, _candidates)
+    taking = gradio.Textbox(
+        label="The same in a terminal",
+        visible=False,
+        interactive=False,
+        buttons=["copy"],
+        elem_classes="we-command",
+        elem_id="command-take",
+    )
+    frame.show(taking, _taking)
     with gradio.Accordion("The edit", open=False):
         _edit(frame)
 
@@ -97,6 +107,14 @@ def _candidates(project: Project) -> Update:
     ]
     taken = project.settings.candidate if project.candidate is not None else ""
     return {"visible": True, "choices": [_CHOSEN, *names], "value": taken}
+
+
+def _taking(project: Project) -> Update:
+    """The command that takes the candidate that was chosen, which the page has done by itself."""
+    if project.settings.way == "search" or project.found is None or project.candidate is None:
+        return {"visible": False, "value": ""}
+    found, candidate = project.found.out, project.candidate
+    return {"visible": True, "value": str(take_command(found, candidate, taken_path(found, candidate)))}
 
 
 def _points(project: Project) -> Update:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from weight_edit.directions.directions import Directions, load_directions
-from weight_edit.directions.taken import can_be_taken, take_candidate
+from weight_edit.directions.take import can_be_taken, take_candidate
 from weight_edit.errors import UsageError
 
 TABLE = torch.tensor([[[0.0, 0, 0], [3, 4, 0]], [[0, 0, 5], [1, 2, 2]]])
@@ -31,7 +31,7 @@ def found(path: Path, direction: Any = ((0.6, 0.8, 0),), table: torch.Tensor | N
 def test_another_candidate_is_a_file_of_its_own(tmp_path: Path) -> None:
     path, out = found(tmp_path / "find.safetensors"), tmp_path / "taken.safetensors"
     assert can_be_taken(path)
-    take_candidate(path, 1, -1, out)
+    rows = take_candidate(path, out, layer=1, position=-1)
     taken = load_directions(out)
     assert np.allclose(taken.direction, torch.tensor([[1, 2, 2]]) / 3)
     assert taken.tensors["vector"].tolist() == [1, 2, 2]
@@ -42,34 +42,72 @@ def test_another_candidate_is_a_file_of_its_own(tmp_path: Path) -> None:
     assert taken.metadata["missed"] == "KL too large"
     (warning,) = taken.metadata["warnings"]
     assert "chose layer 1, position -2" in warning
-    take_candidate(path, 0, -1, out)
+    # What is returned is what was written.
+    assert np.array_equal(rows.rows, taken.direction)
+    assert rows.metadata == taken.metadata
+    with pytest.raises(UsageError, match="exists"):
+        take_candidate(path, out, layer=0, position=-1)
+    take_candidate(path, out, layer=0, position=-1, overwrite=True)
     assert load_directions(out).metadata["best_effort"] is False
 
 
-@pytest.mark.parametrize(("layer", "position"), [(0, -2), (2, -1), (-1, -1), (1, -3), (1, None)])
-def test_what_is_no_candidate_is_refused(tmp_path: Path, layer: int, position: int | None) -> None:
+@pytest.mark.parametrize(
+    ("layer", "position", "said"),
+    [
+        (0, -2, "the candidate at layer 0, position -2 is no direction"),
+        (2, -1, "no candidate at layer 2: there are layers 0 to 1"),
+        (-1, -1, "no candidate at layer -1: there are"),
+        (1, -3, "no candidate at layer 1, position -3: there are positions -2, -1"),
+        (1, None, "candidates at several positions; say which, of -2, -1"),
+    ],
+)
+def test_what_is_no_candidate_is_refused(tmp_path: Path, layer: int, position: int | None, said: str) -> None:
     path = found(tmp_path / "find.safetensors")
-    with pytest.raises(UsageError, match="candidate"):
-        take_candidate(path, layer, position, tmp_path / "out")
+    with pytest.raises(UsageError, match=said):
+        take_candidate(path, tmp_path / "out", layer=layer, position=position)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("only", [-1, None])
+def test_the_only_position_need_not_be_named(tmp_path: Path, only: int | None) -> None:
+    path = found(tmp_path / "find.safetensors", table=TABLE[:1], positions=[only], position=only)
+    assert take_candidate(path, tmp_path / "out", layer=1).metadata["position"] == only
+
+
+def test_the_find_keeps_its_candidates_and_what_is_not_ours_stays(tmp_path: Path) -> None:
+    path, foreign = found(tmp_path / "find.safetensors"), tmp_path / "thesis.txt"
+    before = path.read_bytes()
+    (tmp_path / "same").symlink_to(path)
+    foreign.write_text("all of it")
+    for out, said in ((path, "would lose its other candidates"), (tmp_path / "same", "lose"), (foreign, "not ours")):
+        with pytest.raises(UsageError, match=said):
+            take_candidate(path, out, layer=1, position=-1, overwrite=True)
+    assert path.read_bytes() == before
+    assert foreign.read_text() == "all of it"
 
 
 @pytest.mark.parametrize(
     "changed",
     [
-        {"table": None},
         {"direction": ((0.0, 0, 1),)},
         {"direction": ((0.6, 0.8, 0), (0, 0, 1))},
         {"positions": None},
         {"layer": 7},
     ],
-    ids=["no table", "another direction", "two directions", "no positions", "no such layer"],
+    ids=["another direction", "two directions", "no positions", "no such layer"],
 )
 def test_candidates_that_are_no_directions_by_themselves_are_not_taken(tmp_path: Path, changed: dict[str, Any]) -> None:
     path = found(tmp_path / "find.safetensors", **changed)
     assert not can_be_taken(path)
     with pytest.raises(UsageError, match="by themselves"):
-        take_candidate(path, 1, -1, tmp_path / "out")
+        take_candidate(path, tmp_path / "out", layer=1, position=-1)
+
+
+def test_a_file_without_candidates_is_told_from_others(tmp_path: Path) -> None:
+    path = found(tmp_path / "find.safetensors", table=None)
+    assert not can_be_taken(path)
+    with pytest.raises(UsageError, match="has no candidates beside its direction"):
+        take_candidate(path, tmp_path / "out", layer=1, position=-1)
 
 
 def test_what_is_no_directions_file_has_no_candidates(tmp_path: Path) -> None:
