@@ -62,6 +62,7 @@ def built() -> Frame:
         for name, build in STEPS:
             with gradio.Tab(name) as frame.tab:
                 build(frame)
+        frame.wire()
     return frame
 
 
@@ -291,10 +292,11 @@ def test_a_press_runs_what_the_fields_say_then(tmp_path: Path, begun: list[Any])
         frame._starter(find)("", project.name, Shown(), *values)
         words, _ = begun.pop()
         assert {"me/model", "0.2", public_prompts()["target"]} <= set(words)
-    followed = dict(zip(frame.fields, frame.remodelled(project.name, Shown(), *values), strict=False))
-    assert followed["target"]["value"] == public_prompts()["target"]
-    assert followed["shown_for"]["value"] == "me/model"
-    assert "value" not in followed["max_kl"]
+    changes = json.loads(frame.remodelled(project.name, Shown(), *values)[0])["changes"]
+    followed = {each["name"]: (each["was"], each["becomes"]) for each in changes}
+    assert followed["target"] == (Settings().target, public_prompts()["target"])
+    assert followed["shown_for"] == ("organism", "me/model")
+    assert "max_kl" not in followed
     # Once it shows them, the other model's prompts are a choice.
     own = dict(zip(frame.fields, values, strict=True)) | {"shown_for": "me/model", "target": Settings().target}
     frame.changed(project.name, Shown(), *(own[name] for name in frame.fields))
@@ -534,7 +536,7 @@ def test_a_page_of_a_project_that_is_gone_does_nothing_in_another(tmp_path: Path
     for handler, before, more in (
         (frame.refreshed, 0, ()),
         (frame.changed, 0, values),
-        (frame.remodelled, len(frame.fields), values),
+        (frame.remodelled, 1, values),
         (lambda *given: frame._starter(find)("", *given), 0, values),
     ):
         answers = frame.told(handler, before)("gone", Shown(), *more)

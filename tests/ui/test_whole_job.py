@@ -4,11 +4,7 @@ A wrong input at every step, a tab that is closed and a server that is ended in 
 like to be scripts.
 """
 
-import os
 import re
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,36 +12,11 @@ from typing import Any
 import pytest
 
 from tests.helpers.browser import IN_BROWSER
+from tests.helpers.page_server import PageServer
 
 HOSTILE = "<img src=x onerror=window.taken=1>${window.taken=1}{{taken}}"
 
 pytestmark = [*IN_BROWSER, pytest.mark.slow]
-
-
-class Server:
-    """`weight-edit ui` as a process."""
-
-    def __init__(self, folder: Path) -> None:
-        words = [sys.executable, "-m", "weight_edit", "ui", "--no-open", "--folder", "projects"]
-        paths = os.pathsep.join(path for path in sys.path if path)
-        self.process = subprocess.Popen(
-            words, cwd=folder, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": paths}
-        )
-        assert self.process.stderr is not None
-        said = ""
-        for line in self.process.stderr:
-            said += line
-            if "Ctrl-C" in line:
-                break
-        found = re.search(r"http://\S+", said)
-        assert found is not None, said
-        self.address = found.group()
-        self.port = int(self.address.split(":")[2].split("/")[0])
-
-    def end(self) -> None:
-        """As Ctrl-C does."""
-        self.process.send_signal(signal.SIGINT)
-        self.process.wait(20)
 
 
 class Visit:
@@ -60,8 +31,7 @@ class Visit:
         self.page.on("dialog", lambda dialog: problems.append("a dialog"))
         self.page.on("request", lambda asked: self._asked(asked.url, origin, problems))
         self.page.goto(address)
-        self.page.wait_for_selector("#model")
-        self.page.wait_for_function("document.querySelector('#command-find textarea, #project input')?.value")
+        self.page.wait_for_selector("#steps")
 
     @staticmethod
     def _asked(url: str, origin: str, problems: list[str]) -> None:
@@ -70,8 +40,6 @@ class Visit:
 
     def step(self, number: int) -> None:
         self.page.click(f"#step-{number}-button")
-        # The library puts a step together when it is opened first, and what is filled in meanwhile may be lost.
-        self.page.wait_for_timeout(600)
 
     def press(self, key: str) -> None:
         self.page.click(f"#start-{key}")
@@ -107,11 +75,10 @@ class Visit:
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    found = Server(tmp_path)
+def server(tmp_path: Path) -> Iterator[PageServer]:
+    found = PageServer(tmp_path)
     yield found
-    if found.process.poll() is None:
-        found.end()
+    found.end()
 
 
 def listening(port: int) -> set[str]:
@@ -125,7 +92,9 @@ def listening(port: int) -> set[str]:
     return found
 
 
-def test_from_a_model_to_a_verified_checkpoint_and_its_report(chromium: Any, server: Server, tmp_path: Path) -> None:
+def test_from_a_model_to_a_verified_checkpoint_and_its_report(
+    chromium: Any, server: PageServer, tmp_path: Path
+) -> None:
     problems: list[str] = []
     visit = Visit(chromium, server.address, problems)
     assert listening(server.port) == {"0100007F"}
@@ -175,7 +144,7 @@ def test_from_a_model_to_a_verified_checkpoint_and_its_report(chromium: Any, ser
     visit.wait("#status-find", "so far")
     visit.page.close()
     server.end()
-    again = Server(tmp_path)
+    again = PageServer(tmp_path)
     try:
         visit = Visit(chromium, again.address, problems)
         visit.page.wait_for_selector("#step-4-button[aria-selected=true]")
@@ -191,7 +160,10 @@ def test_from_a_model_to_a_verified_checkpoint_and_its_report(chromium: Any, ser
         visit.page.wait_for_function("document.querySelector('#prompt textarea').value")
         visit.page.click("#send")
         visit.wait("#said-chat", "Loading")
+        visit.page.wait_for_function("!document.querySelector('#prompt textarea').value")
+        visit.page.fill("#prompt textarea", "the next one")
         assert "I cannot" in visit.wait("#turns", r"tokens[\s\S]*tokens")
+        assert visit.page.input_value("#prompt textarea") == "the next one"
         visit.step(5)
         visit.unfold("The edit")
         visit.write("#layers", "9-99")

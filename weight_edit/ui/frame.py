@@ -15,6 +15,7 @@ from weight_edit.errors import WeightEditError
 from weight_edit.redaction import given_token, holds_token
 from weight_edit.ui.commands import job_words, shell_line
 from weight_edit.ui.jobs import start_job
+from weight_edit.ui.late_values import LateValues
 from weight_edit.ui.markup import paragraph, pre, text
 from weight_edit.ui.project import Project, named_project
 from weight_edit.ui.settings import followers
@@ -83,6 +84,7 @@ class Frame:
         self.token: Any = None
         self.tab: Any = None
         self.problem = self.show(gradio.HTML(visible=False, elem_id="problem"), lambda _: html_update(""))
+        self.following: Any = None
         self._buttons: list[tuple[Step, Any, Any]] = []
         self._answers: dict[int, Step] = {}
         self._filling: list[Any] = []
@@ -150,13 +152,14 @@ class Frame:
         """Connect fields, buttons and the clock; nothing is added behind this."""
         import gradio
 
+        self.following = LateValues({name: self.fields[name] for name in followers() if name in self.fields})
         inputs = [self.name, self.seen, *self.fields.values()]
         outputs = [self.seen, self.timer, *(view.component for view in self.views)]
         quick: dict[str, Any] = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}
         self.timer.tick(self.told(self.refreshed), [self.name, self.seen], outputs, **quick)
         for name, component in self.fields.items():
             # Another model takes other prompts, so that all fields follow.
-            handler, following = (self.remodelled, [*self.fields.values()]) if name == "model" else (self.changed, [])
+            handler, following = (self.remodelled, [self.following.carrier]) if name == "model" else (self.changed, [])
             # What is pasted into a text comes without a key, so that the library tells of it when the field is left.
             for event in [component.input, *([component.blur] if isinstance(component, gradio.Textbox) else [])]:
                 event(
@@ -167,7 +170,7 @@ class Frame:
                     **quick,
                 )
         for event in self._filling:
-            event.then(self.told(self.remodelled, len(self.fields)), inputs, [*self.fields.values(), *outputs], **quick)
+            event.then(self.told(self.remodelled, 1), inputs, [self.following.carrier, *outputs], **quick)
         for step, start, stop in self._buttons:
             start.click(self.told(self._starter(step)), [self.token, *inputs], outputs, **quick)
             stop.click(self.told(self._stopper(step)), [self.name, self.seen], outputs, **quick)
@@ -223,15 +226,10 @@ class Frame:
         return self._views(self.kept(name, values), seen)
 
     def remodelled(self, name: str, seen: Shown, *values: object) -> list[Any]:
-        """Fields and views, as the model has changed."""
-        import gradio
-
+        """The changes of the fields that follow the model, and the views, as the model has changed."""
         project = self.kept(name, values)
-        given, new = dict(zip(self.fields, values, strict=True)), project.settings.to_dict()
-        # The others may be written in just now.
-        following = {each for each in followers() if each in given and given[each] != new[each]}
-        fields = [gradio.update(value=new[each]) if each in following else gradio.skip() for each in self.fields]
-        return [*fields, *self._views(project, seen)]
+        given = dict(zip(self.fields, values, strict=True))
+        return [self.following.changes(given, project.settings.to_dict()), *self._views(project, seen)]
 
     def kept(self, name: str, values: Sequence[object]) -> Project:
         """The project with the fields as they are on the page."""

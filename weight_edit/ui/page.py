@@ -114,6 +114,7 @@ def page(folder: Path) -> "Blocks":
         frame.wire()
         tabbed = (tabs, lambda project: standing(frame.steps, numbers, project))
         _wire_projects(frame, chooser, said, tabbed, blocks=blocks, fresh=fresh, path=path, taken=taken)
+        _keep_what_is_typed(blocks)
     return blocks
 
 
@@ -179,11 +180,33 @@ def _wire_projects(
 
     # Names that are in the signature alone for types are looked up by the library.
     loaded.__annotations__["request"] = gradio.Request
-    blocks.load(loaded, None, outputs, **quick)
+    # Until a project's values have come, what is typed would be overwritten by them.
+    opened_first = blocks.load(loaded, None, outputs, **quick)
+    opened_first.then(None, js="() => { document.body.classList.add('we-opened'); }", **quick)
     chooser.input(chosen, [chooser], outputs, **quick)
     fresh.click(made, None, outputs, **quick)
     taken.click(opened, [path, frame.name], outputs, **quick)
     path.submit(opened, [path, frame.name], outputs, **quick)
+
+
+def _keep_what_is_typed(blocks: "Blocks") -> None:
+    """Have fields keep what is typed into them as soon as they are there.
+
+    The library takes what is in a step, or is folded, for invisible until it is opened first. It then puts it on the
+    page, and a frame later sets each component that it has made visible to what it was, whatever was typed meanwhile.
+    A component that was told to be visible is none of those.
+    """
+    fields = [each for each in blocks.blocks.values() if _is_written_in(each)]
+    told = f"() => Array.from({{length: {len(fields)}}}, () => ({{__type__: 'update', visible: true}}))"
+    blocks.load(None, None, fields, js=told, show_progress="hidden", queue=False, api_visibility="private")
+
+
+def _is_written_in(component: Any) -> bool:
+    """Whether a component is a field that is there from the start, which a user types into or chooses in."""
+    from gradio.components import FormComponent
+
+    is_field = isinstance(component, FormComponent) and component.interactive is not False
+    return is_field and component.visible is True
 
 
 def _selecting(number: int) -> Any:

@@ -8,6 +8,7 @@ from weight_edit.errors import WeightEditError
 from weight_edit.ui.commands import Command, chat_command
 from weight_edit.ui.conversation import BAKED, HOOKS, Conversation, example
 from weight_edit.ui.frame import Frame, html_update
+from weight_edit.ui.late_values import LateValues
 from weight_edit.ui.markup import paragraph
 from weight_edit.ui.project import Project
 from weight_edit.ui.steps.heading import heading
@@ -51,6 +52,7 @@ def build(frame: Frame) -> None:
         refused = gradio.Button("A refused prompt", scale=0, min_width=190, elem_id="example-refused")
         ordinary = gradio.Button("An ordinary prompt", scale=0, min_width=200, elem_id="example-ordinary")
         close = gradio.Button("Close the chat", scale=0, min_width=180, elem_id="close-chat")
+    written = LateValues({"prompt": prompt})
     count = gradio.State(0)
     command = gradio.Textbox(
         label="The same in a terminal",
@@ -62,7 +64,7 @@ def build(frame: Frame) -> None:
     frame.show(command, lambda project: {"value": str(_command(project)), "visible": not _command(project).missing})
 
     def reply(name: str, text: str) -> Iterator[list[Any]]:
-        """Turns, what is said, the prompt, and the button, as the answers come."""
+        """Turns, what is said, the change of the prompt, and the button, as the answers come."""
         quiet, same, begun = gradio.update(**html_update("")), gradio.skip(), False
         try:
             project = frame.project(name)
@@ -71,13 +73,15 @@ def build(frame: Frame) -> None:
                     begun = True
                     doing = "Loading the model …" if conversation.session is None else "Answering …"
                     said = gradio.update(**html_update(paragraph(doing, "note")))
-                    yield [same, said, "", gradio.update(value="Wait …", interactive=False)]
+                    taken = written.changes({"prompt": text}, {"prompt": ""})
+                    yield [same, said, taken, gradio.update(value="Wait …", interactive=False)]
                 else:
                     yield [shown, quiet, same, same]
             yield [same, quiet, same, gradio.update(value="Send", interactive=True)]
         except WeightEditError as error:
-            # The prompt is there again, to be sent once more.
-            again = [text, gradio.update(value="Send", interactive=True)] if begun else [same, same]
+            # The prompt is there again, to be sent once more, where no other was written meanwhile.
+            back = written.changes({"prompt": ""}, {"prompt": text})
+            again = [back, gradio.update(value="Send", interactive=True)] if begun else [same, same]
             yield [same, gradio.update(**html_update(paragraph(error, "bad"))), *again]
 
     def stopped(name: str) -> None:
@@ -90,12 +94,14 @@ def build(frame: Frame) -> None:
         return ["", gradio.update(**html_update(""))]
 
     def suggest(field: str) -> Any:
-        def suggested(name: str, number: int) -> list[Any]:
+        def suggested(name: str, number: int, text: str) -> list[Any]:
             try:
                 spec = getattr(frame.project(name).settings, field)
             except WeightEditError as error:
-                return [str(error), number]
-            return [example(spec, number) if spec else "", number + 7]
+                return [gradio.update(**html_update(paragraph(error, "bad"))), gradio.skip(), number]
+            # A set may have to be downloaded first.
+            found = example(spec, number) if spec else ""
+            return [gradio.skip(), written.changes({"prompt": text}, {"prompt": found}), number + 7]
 
         return suggested
 
@@ -105,7 +111,7 @@ def build(frame: Frame) -> None:
         event(
             reply,
             [frame.name, prompt],
-            [turns, said, prompt, send],
+            [turns, said, written.carrier, send],
             concurrency_limit=None,
             trigger_mode="multiple",
             **private,
@@ -121,8 +127,9 @@ def build(frame: Frame) -> None:
         )
     stop.click(stopped, [frame.name], None, queue=False, **private)
     close.click(closed, [frame.name], [turns, said], queue=False, **private)
-    refused.click(suggest("test_refused"), [frame.name, count], [prompt, count], queue=False, **private)
-    ordinary.click(suggest("test_answered"), [frame.name, count], [prompt, count], queue=False, **private)
+    example_outputs = [said, written.carrier, count]
+    refused.click(suggest("test_refused"), [frame.name, count, prompt], example_outputs, queue=False, **private)
+    ordinary.click(suggest("test_answered"), [frame.name, count, prompt], example_outputs, queue=False, **private)
 
 
 def _command(project: Project) -> Command:
