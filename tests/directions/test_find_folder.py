@@ -16,7 +16,7 @@ from weight_edit.directions import scores as scoring
 from weight_edit.directions.candidate import Candidate
 from weight_edit.directions.file import folder_of
 from weight_edit.directions.find import find_directions
-from weight_edit.directions.find_folder import SCORES, Metering, Searched, SearchFolder
+from weight_edit.directions.find_folder import SCORES, SEARCH, Metering, Searched, SearchFolder
 from weight_edit.directions.find_request import FindRequest
 from weight_edit.directions.scores import CandidateScore, Similarity
 from weight_edit.directions.selection import SelectionRule
@@ -338,3 +338,30 @@ def test_a_mean_of_no_prompts_is_kept_and_read(tmp_path):
     SearchFolder.open(tmp_path / "d.find", {"seed": 0}).note_metering(said)
     read = SearchFolder.open(tmp_path / "d.find", {"seed": 0}, resume=True)
     assert repr(read.metering) == repr(said)
+
+
+@pytest.mark.parametrize("how", [{"overwrite": True}, {"resume": True}, {}])
+def test_the_half_of_a_first_file_that_a_killed_search_left_is_begun_anew_in(
+    tmp_path: Path, how: dict[str, bool]
+) -> None:
+    folder = tmp_path / "d.find"
+    folder.mkdir()
+    half = folder / ".weight_edit-0123456789abcdef.partial"
+    half.write_text('{"inputs": {')
+    kept = SearchFolder.open(folder, {}, **how)
+    kept.note_answers({})
+    assert not half.exists()
+    assert (folder / SEARCH).exists()
+
+
+@pytest.mark.parametrize("name", ["notes.txt", ".weight_edit-mine.partial"])
+def test_what_is_somebodys_beside_the_half_of_a_first_file_stays(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "d.find"
+    folder.mkdir()
+    half, mine = folder / ".weight_edit-0123456789abcdef.partial", folder / name
+    half.write_text("{")
+    mine.write_text("mine")
+    with pytest.raises(UsageError, match="no folder of a search"):
+        SearchFolder.open(folder, {}, overwrite=True)
+    assert half.exists()
+    assert mine.read_text() == "mine"

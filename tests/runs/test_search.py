@@ -8,12 +8,15 @@ from typing import Any
 import pytest
 
 from weight_edit.checkpoint.manifest import read_manifest
+from weight_edit.directions.file import folder_of
+from weight_edit.directions.find_folder import SCORES
 from weight_edit.errors import UsageError
 from weight_edit.recipe.recipe import MAIN, Recipe, load_recipe, parse_recipe
+from weight_edit.runs.directions import Search
 from weight_edit.runs.given_directions import given_directions
 from weight_edit.runs.recipe_checks import check_recipe
 from weight_edit.runs.run import run
-from weight_edit.runs.search import picked_edit, search_request
+from weight_edit.runs.search import files_while_searching, picked_edit, search_request
 from weight_edit.search import score
 from weight_edit.search.journal import Journal
 
@@ -81,6 +84,18 @@ def test_the_point_that_is_picked_is_baked(finished: Path) -> None:
         assert point.evaluate == recipe().evaluate
         assert point.bounds == recipe().bounds
     assert made["directions"]["prompts"]["target"], "manifest and card know what the directions are for"
+
+
+def test_all_that_a_search_writes_is_said_before(finished: Path) -> None:
+    """What a killed one leaves is known as the run's own by these names, and its points by the search's record."""
+    asked = recipe(finders={"inlp": {}})
+    find = Search.of(asked.searches[MAIN], asked.seed).request
+    known = files_while_searching(search_request(asked, find), folder_of("directions.safetensors"))
+    assert f"search/finds/inlp/{SCORES}" in known
+    record = json.loads((finished / "search/search.json").read_text(encoding="utf-8"))
+    places = (finished / "search", folder_of(finished / "directions.safetensors"))
+    there = {path.relative_to(finished).as_posix() for place in places for path in place.rglob("*") if path.is_file()}
+    assert there - {f"search/{name}" for name in record["files"]} <= set(known)
 
 
 def test_a_finished_run_does_nothing_again(finished: Path, tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def study_of(where: str) -> optuna.Study:
     if "://" in where:
         return optuna.load_study(study_name=study_name(INPUTS), storage=where)
     return optuna.load_study(
-        study_name=NAME, storage=JournalStorage(JournalFileBackend(f"{where}/{journal_storage.FILE}"))
+        study_name=NAME, storage=JournalStorage(JournalFileBackend(f"{where}/{journal_storage.JOURNAL_FILE}"))
     )
 
 
@@ -213,7 +213,7 @@ def test_a_unit_goes_on_from_what_it_kept(opened: Open) -> None:
 def test_what_a_killed_process_left_of_a_line_is_no_obstacle(tmp_path: Path) -> None:
     with Journal.open(tmp_path, INPUTS) as journal:
         journal.stage("s", {"a": constant(x=1)})
-        with (tmp_path / journal_storage.FILE).open("ab") as file:
+        with (tmp_path / journal_storage.JOURNAL_FILE).open("ab") as file:
             file.write(b'{"op_code":8,"worker_id":"x","trial_id":0,"user_a')
         assert Journal.open(tmp_path, INPUTS, resume=True).stage("s", {"a": never}) == {"a": {"x": 1}}, "it is read"
         assert journal.stage("s", {"a": never, "b": constant(x=2)}) == {"a": {"x": 1}, "b": {"x": 2}}, "and written"
@@ -703,7 +703,7 @@ def test_a_unit_whose_result_could_not_be_written_is_tried_again(opened: Open, m
 
 @pytest.mark.parametrize("content", ["hello\n", "hello", '{"op_code":7}\n{"x":1}\n', "[]\n[]\n", "\n"])
 def test_a_file_of_somebody_else_is_left_alone(tmp_path: Path, content: str) -> None:
-    file = tmp_path / journal_storage.FILE
+    file = tmp_path / journal_storage.JOURNAL_FILE
     file.write_text(content)
     for options in ({}, {"resume": True}, {"overwrite": True}):
         with pytest.raises(UsageError, match=r"journal\.log is no journal of a search"):
@@ -716,7 +716,7 @@ def test_a_link_or_a_file_in_place_of_the_folder_is_left_alone(tmp_path: Path) -
     (tmp_path / "mine").write_text("mine")
     folder = tmp_path / "folder"
     folder.mkdir()
-    (folder / journal_storage.FILE).symlink_to(tmp_path / "mine")
+    (folder / journal_storage.JOURNAL_FILE).symlink_to(tmp_path / "mine")
     with pytest.raises(UsageError, match="is a link"):
         Journal.open(folder, INPUTS, overwrite=True)
     with pytest.raises(UsageError, match="mine cannot be made"):
@@ -729,7 +729,7 @@ def test_a_link_or_a_file_in_place_of_the_folder_is_left_alone(tmp_path: Path) -
 def test_other_files_of_the_folder_are_no_obstacle(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     Journal.open(tmp_path, INPUTS).close()
-    assert sorted(path.name for path in tmp_path.iterdir()) == [journal_storage.FILE, "notes.txt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [journal_storage.JOURNAL_FILE, "notes.txt"]
 
 
 def test_a_database_of_something_else_is_left_alone(tmp_path: Path) -> None:

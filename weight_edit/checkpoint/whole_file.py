@@ -6,6 +6,7 @@ written to, and no file of the user's that happens to have the name of an unfini
 """
 
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -16,6 +17,8 @@ from typing import BinaryIO
 
 from weight_edit.checkpoint.files import printable
 from weight_edit.errors import UsageError
+
+_UNFINISHED = re.compile(r"\.weight_edit-[0-9a-f]{16}\.partial")
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -63,6 +66,11 @@ def check_writable(folder: Path, hint: str) -> None:
     """
     if folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK):
         raise UsageError(f"{printable(str(folder))} cannot be written to; {hint}")
+
+
+def is_unfinished(path: Path) -> bool:
+    """Whether a file is one that a process which was killed had not finished, by the name that no other file has."""
+    return _UNFINISHED.fullmatch(path.name) is not None and path.is_file() and not path.is_symlink()
 
 
 def begins_with(path: Path, text: str) -> bool:

@@ -10,6 +10,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from weight_edit.cli.launched import shared, tell
+from weight_edit.cli.stdout import printing
 from weight_edit.errors import ProcessError, plain
 from weight_edit.utils.json import json_safe
 from weight_edit.utils.launch import launched
@@ -102,16 +103,17 @@ def call(
         raise
     if not launched().first:
         return result
-    if as_json:
-        said = {**document(result), **facts}
-        if read:
-            said = {**said, "prompts_read": [reading.to_dict() for reading in read]}
-        print(json.dumps(json_safe(said), indent=2, allow_nan=False))
-        return result
-    from rich.console import Console
+    with printing():
+        if as_json:
+            said = {**document(result), **facts}
+            if read:
+                said = {**said, "prompts_read": [reading.to_dict() for reading in read]}
+            print(json.dumps(json_safe(said), indent=2, allow_nan=False))
+        else:
+            from rich.console import Console
 
-    # Names of prompt sets such as organism:copyright:train are no emoji.
-    show(result, Console(emoji=False))
+            # Names of prompt sets such as organism:copyright:train are no emoji.
+            show(result, Console(emoji=False))
     return result
 
 

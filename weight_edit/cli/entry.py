@@ -5,7 +5,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, suppress
 from pathlib import Path
 from traceback import format_exception
 from typing import TYPE_CHECKING, TextIO, cast
@@ -17,6 +17,7 @@ from weight_edit.cli.flags import with_flags
 from weight_edit.cli.help_pages import as_json, flags
 from weight_edit.cli.launched import may_tell, may_trace, one_voice, say_error
 from weight_edit.cli.log_format import json_is_logged, log_event
+from weight_edit.cli.stdout import StdoutError, checked_stdout
 from weight_edit.errors import WeightEditError, first_line, plain
 from weight_edit.redaction import RedactedStream, redacted, show_uncaught
 from weight_edit.utils.json import json_safe
@@ -64,7 +65,8 @@ def _run() -> None:
     as_json.set(None)
     flags.set(None)
     try:
-        code = app(standalone_mode=False)
+        with checked_stdout():
+            code = app(standalone_mode=False)
     except WeightEditError as error:
         # What the error is about, for whoever shows it beside a field.
         about = {"options": [*error.options]} if error.options else {}
@@ -120,13 +122,16 @@ def _fail(message: str, code: int, details: Mapping[str, object] | None = None) 
         raise SystemExit(code) from None
     message = redacted(message)
     if _json_is_asked_for():
-        print(json.dumps(json_safe({"error": message, "exit_code": code, **(details or {})})))
+        # Where standard output is what failed, the line on stderr is all that there is.
+        with suppress(StdoutError), checked_stdout():
+            print(json.dumps(json_safe({"error": message, "exit_code": code, **(details or {})})))
     elif details and "scores" in details:
         from rich.console import Console
 
         from weight_edit.cli.tables.results import rejected
 
-        rejected(details, Console(emoji=False))
+        with suppress(StdoutError), checked_stdout():
+            rejected(details, Console(emoji=False))
     say_error(plain(message), code)
     raise SystemExit(code) from None
 

@@ -18,7 +18,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from weight_edit.checkpoint.files import printable, read_json, read_whole
-from weight_edit.checkpoint.whole_file import append_line, save_whole
+from weight_edit.checkpoint.whole_file import append_line, is_unfinished, save_whole
 from weight_edit.directions.candidate import Candidate
 from weight_edit.directions.judged_answers import JudgedAnswer, Place, from_row, to_row
 from weight_edit.directions.scores import (
@@ -331,8 +331,8 @@ class SearchFolder:
         try:
             path.mkdir(exist_ok=True)
             # What names the folder as a search's goes last: without it nobody could begin anew in what is left.
-            for name in reversed(FILES):
-                (path / name).unlink(missing_ok=True)
+            for file in [*_unfinished(path), *(path / name for name in reversed(FILES))]:
+                file.unlink(missing_ok=True)
         except OSError as error:
             raise UsageError(f"{printable(str(path))} cannot be made: {error.strerror}") from error
         self._begun = True
@@ -358,7 +358,8 @@ def found_earlier(path: Path, *, resume: bool, overwrite: bool) -> dict[str, Any
     """
     if path.is_symlink() or (path.exists() and not path.is_dir()):
         raise UsageError(f"{printable(str(path))} is there and is no folder, so what is found cannot be kept in it")
-    if not path.exists() or not any(path.iterdir()):
+    if not path.exists() or len(_unfinished(path)) == len(list(path.iterdir())):
+        # Nothing is in it, or what a process that was killed had begun to write as the first of it.
         return None
     try:
         found = read_json(read_whole(path / SEARCH), SEARCH)
@@ -375,6 +376,10 @@ def found_earlier(path: Path, *, resume: bool, overwrite: bool) -> dict[str, Any
             option=("resume", "overwrite"),
         )
     return found
+
+
+def _unfinished(path: Path) -> list[Path]:
+    return [each for each in path.iterdir() if is_unfinished(each)]
 
 
 def _differences(earlier: Any, inputs: Mapping[str, Any]) -> list[str]:

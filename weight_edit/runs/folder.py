@@ -3,7 +3,8 @@
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,15 @@ import yaml
 from weight_edit.checkpoint.files import printable, read_json, read_whole
 from weight_edit.checkpoint.manifest import MANIFEST, sha256
 from weight_edit.checkpoint.rewrite.output import absolute, check_output, remove_own, replace_folder
-from weight_edit.checkpoint.rewrite.ownership import LOG, RUN, Written, check_part, files_below, written
+from weight_edit.checkpoint.rewrite.ownership import (
+    LOG,
+    RUN,
+    Written,
+    check_part,
+    files_below,
+    with_unfinished,
+    written,
+)
 from weight_edit.checkpoint.source.fingerprint import fingerprint
 from weight_edit.checkpoint.whole_file import append_line, check_writable, write_whole
 from weight_edit.errors import UsageError
@@ -53,7 +62,7 @@ class RunFolder:
         goal: where it will be when the run is done.
         lock: held until `close`.
         state: what `run.json` holds: version, status, recipe, steps, what the finished model was made from, summary,
-            and under `files` what the run wrote, see `ownership`.
+            under `files` what the run wrote and under `writing` what its steps are writing, see `ownership`.
     """
 
     def __init__(self, path: Path, goal: Path, state: dict[str, Any], lock: FolderLock) -> None:
@@ -99,6 +108,7 @@ class RunFolder:
             "finished": earlier.get("finished"),
             "summary": None,
             "files": earlier.get("files", {}),
+            "writing": earlier.get("writing", []),
             **({} if folder == goal else {"replaces": goal.name}),
         }
         run = cls(folder, goal, state, lock)
@@ -114,7 +124,9 @@ class RunFolder:
         """Let other runs have the folder."""
         self.lock.release()
 
-    def step(self, name: str, inputs: Any, files: tuple[str, ...], work: Callable[[], Any]) -> Any:
+    def step(
+        self, name: str, inputs: Any, files: tuple[str, ...], work: Callable[[], Any], working: Iterable[str] = ()
+    ) -> Any:
         """Do a step, or return its earlier result if inputs and files are unchanged.
 
         Args:
@@ -122,6 +134,7 @@ class RunFolder:
             inputs: anything JSON that the result depends on.
             files: what the step leaves in the folder, relative; their content is checked before reuse.
             work: does it and returns a JSON-ready result.
+            working: further files that it writes as it goes on.
         """
         earlier = self.state["steps"].get(name)
         if self.is_done(name, inputs, files):
@@ -131,21 +144,34 @@ class RunFolder:
         self.check_own(*files)
         self.log(f"{name}: started")
         emit_step(name, "begun")
+        # Known as the run's own before they are there: a process that is killed says nothing afterwards.
+        writing = {*files, *working}
+        self.state["writing"] = sorted({*self.state["writing"], *writing})
+        self.save()
         announce(f"{name}: {STEPS.get(name.split()[0], '...')}")
         began = time.monotonic()
         try:
             result = work()
         except BaseException:
             emit_step(name, "failed", seconds=round(time.monotonic() - began, 3))
+            with suppress(OSError, UsageError):
+                self._note_written(writing)
             raise
         seconds = round(time.monotonic() - began, 3)
         digests = {file: _digest(self.path / file) for file in files}
         self.state["steps"][name] = {"key": _key(inputs), "seconds": seconds, "files": digests, "result": result}
+        self._note_written(writing)
         self.record(*files)
         self.save()
         self.log(f"{name}: done in {seconds:.1f} s")
         emit_step(name, "done", seconds=seconds, figures=figures_of(name, result))
         return result
+
+    def _note_written(self, names: Collection[str]) -> None:
+        """Record those of a step's files that are there, as they are: it writes them no more."""
+        self.record(*(each for each in names if (self.path / each).is_file() and not (self.path / each).is_symlink()))
+        self.state["writing"] = [each for each in self.state["writing"] if each not in names]
+        self.save()
 
     def is_done(self, name: str, inputs: Any, files: tuple[str, ...]) -> bool:
         """Whether an earlier attempt has done a step with these inputs, and its files are as it left them."""
@@ -175,7 +201,8 @@ class RunFolder:
     @property
     def records(self) -> dict[str, Written]:
         """The records of the run's files, by name; files in checkpoints are in their manifests."""
-        return {name: Written(**entry) for name, entry in self.state["files"].items()}
+        finished = {name: Written(**entry) for name, entry in self.state["files"].items()}
+        return with_unfinished(finished, self.state["writing"])
 
     def record(self, *names: str) -> None:
         """Record files or folders, in their present state, as the run's own."""
@@ -183,6 +210,9 @@ class RunFolder:
         for name in names:
             for each in [each for each in kept if each == name or each.startswith(f"{name}/")]:
                 del kept[each]
+            self.state["writing"] = [
+                each for each in self.state["writing"] if each != name and not each.startswith(f"{name}/")
+            ]
             path = self.path / name
             if not path.is_dir():
                 kept[name] = asdict(written(path))

@@ -16,6 +16,7 @@ from weight_edit.checkpoint.rewrite.ownership import FAILED, MODEL, UNVERIFIED, 
 from weight_edit.checkpoint.source.fingerprint import fingerprint
 from weight_edit.directions.directions import load_directions
 from weight_edit.directions.file import folder_of
+from weight_edit.directions.find_folder import FILES as FIND_FILES
 from weight_edit.edits.packed_directions import packed_directions
 from weight_edit.errors import UsageError, VerificationError, WeightEditError, first_line, plain
 from weight_edit.evaluation.answers import load_answers
@@ -44,7 +45,14 @@ from weight_edit.runs.given_directions import given_directions
 from weight_edit.runs.publishing import check_push, not_pushed, push_model
 from weight_edit.runs.recipe_checks import check_edit
 from weight_edit.runs.search import FOLDER as SEARCH
-from weight_edit.runs.search import PICKED, picked_edit, recipe_sections, run_search, search_request
+from weight_edit.runs.search import (
+    PICKED,
+    files_while_searching,
+    picked_edit,
+    recipe_sections,
+    run_search,
+    search_request,
+)
 from weight_edit.runtime.loading import Model, chat_format, load, read_config
 from weight_edit.search.summary import SearchSummary
 from weight_edit.studies.lab import Lab, edit_step
@@ -407,7 +415,8 @@ class _Run:
                 step_name("find", name),
                 [self._model_inputs, search.key, self.recipe.seed],
                 (directions_file(name),),
-                partial(self._find, folder, search, folder.path / directions_file(name)),
+                partial(self._find, search, folder.path / directions_file(name)),
+                [str(folder_of(directions_file(name)) / each) for each in FIND_FILES],
             )
             for name, search in self.searches.items()
         }
@@ -504,23 +513,22 @@ class _Run:
             folder.log(f"problem: {problem}")
         raise VerificationError(f"{problems[0]}{more}{kept}", option="keep_failed")
 
-    def _find(self, folder: RunFolder, search: Search, out: Path) -> dict[str, Any]:
-        try:
-            base = self.base.load()
-            return search.run(base, self._format(base), out)
-        finally:
-            # What was found is the run's own however the search ended, so that a new run may replace it.
-            kept = folder_of(out)
-            if kept.is_dir():
-                folder.record(kept.name)
-                folder.save()
+    def _find(self, search: Search, out: Path) -> dict[str, Any]:
+        base = self.base.load()
+        return search.run(base, self._format(base), out)
 
     def _search_edit(self, folder: RunFolder) -> dict[str, Any]:
         """The record of the search for the best edit, which is kept as a recipe."""
         assert self.search is not None
         inputs = [self._model_inputs, self.searches[MAIN].key, self.search.key, self.search.pick, self.recipe.seed]
         sections = recipe_sections(self.recipe)
-        return folder.step("search", [*inputs, sections], (PICKED,), partial(self._search, folder))
+        return folder.step("search", [*inputs, sections], (PICKED,), partial(self._search, folder), self._searching)
+
+    @property
+    def _searching(self) -> list[str]:
+        """The files that a search writes as it goes on, but for its points, which it records itself."""
+        assert self.search is not None
+        return files_while_searching(self.search, folder_of(directions_file(MAIN)))
 
     def _search(self, folder: RunFolder) -> SearchSummary:
         assert self.search is not None

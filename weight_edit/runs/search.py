@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from weight_edit.directions.directions import load_directions
+from weight_edit.directions.find_folder import FILES
 from weight_edit.directions.find_request import FindRequest
 from weight_edit.directions.registry import finder_named
 from weight_edit.plan.step import EditStep
@@ -13,6 +14,7 @@ from weight_edit.recipe.recipe import MAIN, EditSection, Recipe, load_recipe
 from weight_edit.runs.given_directions import given_directions
 from weight_edit.runtime.loading import Model
 from weight_edit.search.descent_options import DescentOptions
+from weight_edit.search.folder import FINDS, JOURNAL, JOURNAL_FILE, JOURNAL_LOCK, RESULT
 from weight_edit.search.pick import PickRule
 from weight_edit.search.point_recipe import save_point
 from weight_edit.search.progress_shown import shown
@@ -70,6 +72,20 @@ def search_request(recipe: Recipe, find: FindRequest) -> SearchRequest:
 def recipe_sections(recipe: Recipe) -> dict[str, Any]:
     """What the recipes of points say beside the edit: the model, how it is asked, what is measured, and bounds."""
     return recipe.model_dump(mode="json", exclude_defaults=True, include=set(_SECTIONS))
+
+
+def files_while_searching(request: SearchRequest, found: Path) -> list[str]:
+    """The files that a run's search writes as it goes on, relative to the run's folder.
+
+    Its points are apart: it records them itself.
+
+    Args:
+        found: where the run's `find` kept its scores, relative likewise.
+    """
+    place = Path(FOLDER)
+    finds = [found, *(place / FINDS / name for name in request.finders)]
+    written = [place / RESULT, place / JOURNAL / JOURNAL_FILE, place / JOURNAL / JOURNAL_LOCK]
+    return [str(each) for each in (*written, *(find / name for find in finds for name in FILES))]
 
 
 def run_search(

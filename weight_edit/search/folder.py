@@ -18,6 +18,10 @@ from weight_edit.version import __version__
 RESULT, JOURNAL, FINDS, POINTS = "search.json", "journal", "finds", "points"
 """Names in the folder."""
 
+JOURNAL_FILE = "journal.log"
+JOURNAL_LOCK = f"{JOURNAL_FILE}.lock"
+"""The journal's file in its folder, and the lock beside it."""
+
 _PATIENCE = 5.0
 """Seconds in which another process of the same search is done with what it writes into the folder."""
 

@@ -25,11 +25,9 @@ from weight_edit.checkpoint.files import printable
 from weight_edit.checkpoint.whole_file import check_target
 from weight_edit.errors import UsageError, first_line
 from weight_edit.redaction import remember
+from weight_edit.search.folder import JOURNAL_FILE
 from weight_edit.search.journal_entry import OBJECTIVES, Entry, FinishedError, State
 from weight_edit.search.journal_lock import JournalLock
-
-FILE = "journal.log"
-"""A journal's file in its folder."""
 
 _SMALL, _LARGE = 40_000, 1 << 23
 """Characters of one attribute: MySQL's texts have 65,535 bytes, others have no bound that matters."""
@@ -232,8 +230,8 @@ def in_folder(folder: Path, name: str) -> Storage:
     Raises:
         UsageError: it cannot be made or read, or the file is no journal of Optuna's.
     """
-    path = folder.absolute() / FILE
-    shown = printable(str(folder / FILE))
+    path = folder.absolute() / JOURNAL_FILE
+    shown = printable(str(folder / JOURNAL_FILE))
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:

@@ -3,12 +3,15 @@
 Outputs of `bake` and `adapter` have their record in `weight_edit.json`, folders of runs in `run.json` (under `files`),
 where the checkpoints in them have a manifest of their own. Only what is ours may be removed or replaced: the digests
 are looked at, so that a file that the user has changed counts as the user's.
+
+What a step of a run writes is named in `run.json` before it is there, under `writing`, so that a run that is killed in
+the midst of it can be gone on with or replaced: files of these names are ours whatever is in them.
 """
 
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ from typing import Any
 from weight_edit.checkpoint.files import Stamp, check_relative, open_regular, printable, read_exactly, read_json
 from weight_edit.checkpoint.manifest import MANIFEST, digest_of, read_manifest, records_of
 from weight_edit.checkpoint.rewrite.attempt import is_left_over
+from weight_edit.checkpoint.whole_file import is_unfinished
 from weight_edit.errors import UsageError
 from weight_edit.utils.progress import bar
 
@@ -33,6 +37,9 @@ ANSWERS = "answers"
 REPORT, REPORT_RECORD = "report", "report.json"
 """The part of a run's folder that holds its report, and the record in that."""
 
+SEARCH_RECORD = "search/search.json"
+"""The record of a search in a run's folder."""
+
 _MAX_RUN = 1_000_000_000
 _SHOWN = 3
 _LOGGED = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ")
@@ -46,6 +53,14 @@ class Written:
     sha256: str
     size: int
     grows: bool = False
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether a run was writing it when it ended, so that nothing but its name is known."""
+        return self.size < 0
+
+
+_ANYTHING = Written("", -1)
 
 
 def check_own(folder: Path) -> None:
@@ -72,6 +87,10 @@ def check_own(folder: Path) -> None:
         kept = {name: entry for name, entry in records.items() if not name.startswith(f"{REPORT}/")}
         records = kept | {f"{REPORT}/{name}": entry for name, entry in _of_report(folder / REPORT).items()}
         marks = (RUN, f"{REPORT}/{REPORT_RECORD}")
+    if (each := records.get(SEARCH_RECORD)) is not None and each.unfinished and _regular(folder / SEARCH_RECORD):
+        # A search that goes on records the points that it writes itself.
+        of_search = _listed(folder / SEARCH_RECORD) or {}
+        records = {**{f"{Path(SEARCH_RECORD).parent}/{name}": entry for name, entry in of_search.items()}, **records}
     models = [each for each in (MODEL, UNVERIFIED, FAILED) if (folder / each / MANIFEST).is_file()]
     for model in models:
         records |= _of_checkpoint(folder, model)
@@ -117,6 +136,11 @@ def check_part(folder: Path, name: str, records: Mapping[str, Written]) -> None:
         check_files(folder / name, below(name, records))
 
 
+def with_unfinished(records: Mapping[str, Written], names: Iterable[str]) -> dict[str, Written]:
+    """The records of a run's folder, with what a step is writing in place of what an earlier one had written there."""
+    return {**records, **dict.fromkeys(names, _ANYTHING)}
+
+
 def below(name: str, records: Mapping[str, Written]) -> dict[str, Written]:
     """The records of the files in a part of a folder, relative to that part."""
     return {each.removeprefix(f"{name}/"): entry for each, entry in records.items() if each.startswith(f"{name}/")}
@@ -150,7 +174,11 @@ def _listed(path: Path) -> dict[str, Written] | None:
     files = found.get("files") if isinstance(found, dict) and "weight_edit" in found else None
     if not isinstance(files, dict):
         return None
-    return {check_relative(name, str(path)): _written(entry, path) for name, entry in files.items()}
+    records = {check_relative(name, str(path)): _written(entry, path) for name, entry in files.items()}
+    writing = found.get("writing") or []
+    if not isinstance(writing, list) or not all(isinstance(name, str) for name in writing):
+        raise UsageError(f"{printable(str(path))}: `writing` must be a list of names")
+    return with_unfinished(records, (check_relative(name, str(path)) for name in writing))
 
 
 def _of_report(folder: Path) -> dict[str, Written]:
@@ -218,12 +246,12 @@ def _check(folder: Path, records: Mapping[str, Written], marks: tuple[str, ...],
             known.append(name)
         elif name not in marks:
             foreign.append(name)
-    total = sum(records[name].size for name in known)
+    total = sum(max(0, records[name].size) for name in known)
     with bar("looking at the earlier output", total, unit="bytes") as progress:
         changed = []
         for name in known:
             changed += [name] if _problem(folder, name, records[name]) else []
-            progress.advance(records[name].size)
+            progress.advance(max(0, records[name].size))
     _refuse(folder, changed, foreign)
 
 
@@ -247,6 +275,8 @@ def _problem(folder: Path, name: str, record: Written | None) -> bool:
     try:
         with open_regular(folder / name) as file:
             stamp = Stamp.of(file)
+            if record.unfinished:
+                return False
             if record.grows:
                 return (
                     stamp.size < record.size
@@ -268,7 +298,7 @@ def _problem(folder: Path, name: str, record: Written | None) -> bool:
 def _walk(folder: Path) -> Iterator[tuple[str, bool]]:
     """(relative path, is it a folder) of everything below a folder; links are not followed.
 
-    Leftovers of an interrupted attempt of this package are skipped.
+    Leftovers of an interrupted attempt of this package, and of files that it did not finish, are skipped.
     """
     names = [""]
     while names:
@@ -277,7 +307,7 @@ def _walk(folder: Path) -> Iterator[tuple[str, bool]]:
             for entry in sorted(entries, key=lambda each: each.name):
                 name = f"{prefix}/{entry.name}".lstrip("/")
                 is_folder = stat.S_ISDIR(entry.stat(follow_symlinks=False).st_mode)
-                if is_folder and is_left_over(folder / name):
+                if is_left_over(folder / name) if is_folder else is_unfinished(folder / name):
                     continue
                 yield name, is_folder
                 if is_folder:
