@@ -222,9 +222,14 @@ class Project:
         return done.out if done is not None else self.opened
 
     @cached_property
+    def baked_by(self) -> Job | None:
+        """The job that made an edited model last; None where there is none."""
+        return self.latest("bake", "run", where=lambda job: job.state == "done" and job.out is not None)
+
+    @cached_property
     def edited(self) -> Path | None:
         """The edited model that was made last; None where there is none."""
-        done = self.latest("bake", "run", where=lambda job: job.state == "done" and job.out is not None)
+        done = self.baked_by
         if done is not None and done.out is not None:
             edited = done.out if done.verb == "bake" else done.out / _MODEL
         elif self.opened is not None:
