@@ -487,9 +487,8 @@ def test_a_dry_run_alone_does_not_mark_the_push_as_done(tmp_path: Path) -> None:
 
 def test_an_error_names_the_pages_fields_and_no_flags(tmp_path: Path) -> None:
     frame = framed(tmp_path)
-    assert frame.worded("raise --judged, or --max-kl: --n-more x-y --judgedly") == (
-        f"raise “{frame.fields['judged'].label}”, or “{frame.fields['max_kl'].label}”: --n-more x-y --judgedly"
-    )
+    judged, most = frame.fields["judged"].label, frame.fields["max_kl"].label
+    assert frame.wording.message("raise --judged, or --max-kl: x-y") == f"raise “{judged}”, or “{most}”: x-y"
 
 
 def test_the_served_page_has_no_statistics_and_serves_no_files(tmp_path: Path) -> None:

@@ -1,12 +1,12 @@
 """The edited model of a project: what it was made of, and whether that is what is chosen now."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from weight_edit.errors import WeightEditError
 from weight_edit.recipe.file import content_of
-from weight_edit.ui.commands import shown_path
+from weight_edit.ui.commands import argument_of, option_of, shown_path
 from weight_edit.ui.jobs import Job
 from weight_edit.ui.markup import facts, paragraph
 from weight_edit.ui.opened_run import read_recipe, settings_of
@@ -81,16 +81,16 @@ def which_model(project: Project, purpose: str) -> str:
 def _of_job(project: Project, job: Job) -> Mapping[str, str]:
     """What the words of a job, or the recipe that was written for it, say of its edit."""
     if job.verb == "bake":
-        given = {name: _option(job.words, f"--{name}") for name in ("kind", "strength", "layers")}
-        named = {"base": _first(job.words), "file": _option(job.words, "--directions")}
+        given = {name: option_of(job.words, name) for name in ("kind", "strength", "layers")}
+        named = {"base": argument_of(job.words), "file": option_of(job.words, "directions")}
         return {**{name: value for name, value in named.items() if value}, **_edit(given)}
-    name = _first(job.words)
+    name = argument_of(job.words)
     try:
         recipe = content_of(Path(name))
     except (WeightEditError, OSError):
-        return {"file": name} if "--with" in job.words else {}
+        return {"file": name} if option_of(job.words, "with") else {}
     base = {"base": str(recipe.get("model"))}
-    if "--with" in job.words:
+    if option_of(job.words, "with"):
         return {**base, "file": name}
     entry, directions = recipe.get("edit"), recipe.get("directions")
     file = directions.get("main") if isinstance(directions, dict) else None
@@ -107,21 +107,3 @@ def _edit(entry: Mapping[str, object]) -> dict[str, str]:
         "strength": shown,
         "layers": str(entry.get("layers") or "all"),
     }
-
-
-def _first(words: Sequence[str]) -> str:
-    """The first argument of a job's words, behind the verb and what is for the page."""
-    rest = list(words[4:])
-    if "--" in rest:
-        return rest[rest.index("--") + 1]
-    return rest[0] if rest else ""
-
-
-def _option(words: Sequence[str], flag: str) -> str:
-    """The value that words give an option; empty where they do not."""
-    for word, following in zip(words, [*words[1:], ""], strict=True):
-        if word == flag:
-            return following
-        if word.startswith(f"{flag}="):
-            return word.partition("=")[2]
-    return ""

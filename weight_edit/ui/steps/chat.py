@@ -85,7 +85,7 @@ def build(frame: Frame) -> None:
             # The prompt is there again, to be sent once more, where no other was written meanwhile.
             back = written.changes({"prompt": ""}, {"prompt": text})
             again = [back, gradio.update(value="Send", interactive=True)] if begun else [same, same]
-            yield [same, gradio.update(**html_update(paragraph(error, "bad"))), *again]
+            yield [same, gradio.update(**html_update(frame.wrong(error))), *again]
 
     def stopped(name: str) -> None:
         with suppress(WeightEditError):
@@ -100,10 +100,10 @@ def build(frame: Frame) -> None:
         def suggested(name: str, number: int, text: str) -> list[Any]:
             try:
                 spec = getattr(frame.project(name).settings, field)
+                # A set may have to be downloaded first.
+                found = example(spec, number) if spec else ""
             except WeightEditError as error:
-                return [gradio.update(**html_update(paragraph(error, "bad"))), gradio.skip(), number]
-            # A set may have to be downloaded first.
-            found = example(spec, number) if spec else ""
+                return [gradio.update(**html_update(frame.wrong(error))), gradio.skip(), number]
             return [gradio.skip(), written.changes({"prompt": text}, {"prompt": found}), number + 7]
 
         return suggested

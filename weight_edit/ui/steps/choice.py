@@ -62,7 +62,7 @@ def _edit(frame: Frame) -> None:
         )
         frame.field("layers", layers, "layers", "edit.layers")
     wrong = gradio.HTML(visible=False, elem_id="edit-wrong")
-    frame.show(wrong, lambda project: html_update(paragraph(edit_problem(project), "bad")))
+    frame.show(wrong, lambda project: html_update(paragraph(frame.wording.message(edit_problem(project)), "bad")))
     gradio.HTML(
         paragraph("A point of a search has its own strengths and layers; these are for a direction of a find.", "note")
     )
