@@ -666,3 +666,23 @@ def test_a_score_of_a_search_is_not_told_as_a_rate(tmp_path: Path, judged: bool,
     shown = shown_by(frame, project.folder, "status-search")["value"]
     assert f"{said} in nats per token: 0.50 at 0.001" in shown
     assert ("no share of refused prompts" in shown) is not judged
+
+
+@pytest.mark.parametrize("searched", [True, False])
+def test_a_model_of_a_run_that_was_opened_is_not_taken_for_what_would_be_baked(tmp_path: Path, searched: bool) -> None:
+    run = tmp_path / "run"
+    (run / "model").mkdir(parents=True)
+    recipe = {"model": "organism", **({"search": {"trials": 8}} if searched else {"edit": {"strength": 1.0}})}
+    (run / "run.json").write_text(json.dumps({"recipe": recipe}))
+    save_file(
+        {"direction": np.eye(1, 4, dtype=np.float32)}, run / "directions.safetensors", metadata={"weight_edit": "{}"}
+    )
+    project = open_run(tmp_path / "projects", str(run))
+    frame = framed(tmp_path / "projects")
+    pushed = shown_by(frame, project.folder, "what-is-pushed")["value"]
+    assert ("a point that its search picked in this model" in pushed) is searched
+    assert (
+        "What is baked from here is another model" in shown_by(frame, project.folder, "choice")["value"]
+    ) is searched
+    project.saved(replace(project.settings, strength=0.5))
+    assert "not what is chosen now" in shown_by(frame, project.folder, "what-is-pushed")["value"]

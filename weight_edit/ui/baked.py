@@ -9,7 +9,7 @@ from weight_edit.recipe.file import content_of
 from weight_edit.ui.commands import argument_of, option_of, shown_path
 from weight_edit.ui.jobs import Job
 from weight_edit.ui.markup import facts, paragraph
-from weight_edit.ui.opened_run import read_recipe, settings_of
+from weight_edit.ui.opened_run import is_searched, read_recipe, settings_of
 from weight_edit.ui.project import Project
 
 
@@ -37,10 +37,10 @@ def baked_model(project: Project) -> Baked | None:
         return Baked(path=path, by=job.name, made_of=_of_job(project, job))
     recipe = {} if project.opened is None else read_recipe(project.opened) or {}
     made_of = {"base": settings_of(recipe).model}
-    found = project.found
-    if found is not None and found.of_run and not recipe.get("search"):
-        # Of an edit that a search has chosen the recipe says nothing.
-        entry = recipe.get("edit")
+    found, entry = project.found, recipe.get("edit")
+    if is_searched(recipe):
+        made_of["file"] = "a point that its search picked"
+    elif found is not None and found.of_run:
         made_of |= {"file": shown_path(found.out), **_edit(entry if isinstance(entry, dict) else {})}
     return Baked(path=path, by="the run that was opened", made_of=made_of)
 
