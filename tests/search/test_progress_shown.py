@@ -40,7 +40,8 @@ def test_each_step_begins_with_a_line_and_the_front_so_far(
     said = lines(capsys)
     assert said[0] == "published settings: 0 of 3"
     assert said[1] == (
-        "front, cheap score of refusal at KL in nats per token: 1.00 at 0, 0.50 at 0.0012; 20 scored, 0.5 s a trial"
+        "front, cheap score of refusal (no rate) at KL in nats per token: 1.00 at 0, 0.50 at 0.0012; 20 scored, "
+        "0.5 s a trial"
     )
     assert said[2] == "trials of the sampler: 0 of 32", "all generations are one bar"
     assert said[3].startswith("front, judged refusal at KL in nats per token: 1.00 at 0, 0.25 at 0.002")

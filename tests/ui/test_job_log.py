@@ -38,6 +38,8 @@ def test_steps_to_come_and_the_front_so_far_are_known() -> None:
     )
     assert [(step.name, step.state) for step in log.steps] == [("baseline", "done"), ("bake", "to come")]
     assert log.front == ((0.5, 1e-3),)
+    assert not log.front_judged
+    assert parse_log([line(event="front", judged=True, points=points)]).front_judged
     assert len(log.lines) == 1
     assert parse_log([line(event="front", points=3), line(event="steps", steps=None)]).front == ()
 

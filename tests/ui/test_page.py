@@ -353,12 +353,16 @@ def test_a_project_is_opened_at_the_step_where_it_stands(tmp_path: Path) -> None
 def found_once(project: Any, *, layer: int = 3) -> Any:
     """The project with a find that is done."""
     path = project.folder / "find-1.safetensors"
-    tensors = {"direction": np.eye(1, 4, dtype=np.float32), "candidates": np.ones((1, 6, 4), np.float32)}
-    save_file(tensors, path, metadata={"weight_edit": '{"layer": 3}'})
+    tensors = {
+        "direction": np.eye(1, 4, dtype=np.float32),
+        "candidates": np.eye(1, 4, dtype=np.float32).repeat(6, 0)[None],
+    }
+    told = {"layer": 3, "position": -1, "positions": [-1]}
+    save_file(tensors, path, metadata={"weight_edit": json.dumps(told)})
     job = project.folder / "jobs" / "001-find"
     job.mkdir(parents=True)
     (job / COMMAND).write_text(json.dumps({"words": ["find", "organism"], "out": str(path), "began": 1.0}))
-    scores = [{"layer": each, "position": -1} for each in range(6)]
+    scores = [{"layer": each, "position": -1, "norm": 1.0} for each in range(6)]
     (job / RESULT).write_text(json.dumps({"layer": layer, "position": -1, "method": "pca", "scores": scores}))
     return read_project(project.folder)
 
@@ -493,9 +497,8 @@ def test_a_dry_run_alone_does_not_mark_the_push_as_done(tmp_path: Path) -> None:
 
 def test_an_error_names_the_pages_fields_and_no_flags(tmp_path: Path) -> None:
     frame = framed(tmp_path)
-    assert frame.worded("raise --judged, or --max-kl: --n-more x-y --judgedly") == (
-        f"raise “{frame.fields['judged'].label}”, or “{frame.fields['max_kl'].label}”: --n-more x-y --judgedly"
-    )
+    judged, most = frame.fields["judged"].label, frame.fields["max_kl"].label
+    assert frame.wording.message("raise --judged, or --max-kl: x-y") == f"raise “{judged}”, or “{most}”: x-y"
 
 
 def test_the_served_page_has_no_statistics_and_serves_no_files(tmp_path: Path) -> None:
@@ -595,3 +598,101 @@ def test_what_an_event_fills_in_is_taken_as_if_it_were_typed() -> None:
     assert fields <= typed
     assert len(filling) == 2
     assert {each["id"] for each in filling} <= followed
+
+
+def baked_once(project: Any, number: int, words: list[str], name: str) -> Any:
+    """The project with an edited model that these words have made."""
+    out = project.folder / name
+    (out / "model").mkdir(parents=True)
+    job = project.folder / "jobs" / f"00{number}-{words[0]}"
+    job.mkdir(parents=True)
+    (job / COMMAND).write_text(json.dumps({"words": job_words(words), "out": str(out), "began": float(number)}))
+    (job / RESULT).write_text("{}")
+    return read_project(project.folder)
+
+
+@pytest.mark.parametrize("measured", [True, False])
+def test_a_choice_that_is_not_in_the_edited_model_is_told_of_where_that_is_used(tmp_path: Path, measured: bool) -> None:
+    frame, project = framed(tmp_path), new_project(tmp_path, settings=Settings(strength=0.5, measured=measured))
+    project = found_once(project)
+    command = edit_command(project)
+    for path, content in command.files:
+        path.write_text(content)
+    project = baked_once(project, 2, list(command.words), "run-2" if measured else "model-2")
+    shown = shown_by(frame, project.folder, "what-is-pushed")["value"]
+    for words in (command.words[0], "organism", "find-1.safetensors", "ablate", "0.5", "all"):
+        assert words in shown
+    assert "not what is chosen" not in shown
+    for changed, said in (
+        ({"strength": 1.0}, "strength is 1 now, and 0.5 in this model"),
+        ({"layers": "1-3"}, "layers is 1-3 now, and all in this model"),
+        ({"kind": "add"}, "kind is add now, and ablate in this model"),
+        ({"model": "me/other"}, "base is me/other now, and organism in this model"),
+        ({"candidate": "001-find:4:-1"}, "find-1-layer4-position-1.safetensors now, and "),
+    ):
+        project.saved(replace(project.settings, tried="baked", **changed))
+        for where in ("what-is-pushed", "what-is-verified", "what-is-talked-to"):
+            assert said in shown_by(frame, project.folder, where)["value"]
+
+
+def test_a_point_that_is_not_in_the_edited_model_is_told_of(tmp_path: Path) -> None:
+    frame, project = framed(tmp_path), new_project(tmp_path, settings=Settings(way="search"))
+    points = project.folder / "search-1" / "points"
+    points.mkdir(parents=True)
+    digests = ("abcdef", "123456")
+    for digest in digests:
+        (points / f"01-{digest}.yaml").write_text("model: organism")
+    job = project.folder / "jobs" / "001-search"
+    job.mkdir(parents=True)
+    entry = {"words": ["search", "organism"], "out": str(points.parent), "began": 1.0}
+    (job / COMMAND).write_text(json.dumps(entry))
+    front = {"front": [{"digest": each} for each in digests], "picked": {"point": {"digest": "abcdef"}}}
+    (job / RESULT).write_text(json.dumps(front))
+    project = read_project(project.folder)  # type: ignore[assignment]
+    project = baked_once(project, 2, list(edit_command(project).words), "run-2")
+    assert "not what is chosen" not in shown_by(frame, project.folder, "what-is-pushed")["value"]
+    project.saved(replace(project.settings, point="123456"))
+    said = shown_by(frame, project.folder, "what-is-pushed")["value"]
+    assert "01-123456.yaml now, and" in said
+    assert "01-abcdef.yaml in this model" in said
+
+
+def test_a_report_that_is_not_of_the_edited_model_is_told_of(tmp_path: Path) -> None:
+    frame, project = framed(tmp_path), new_project(tmp_path)
+    baked_once(project, 1, ["run", "run-1.yaml"], "run-1")
+    assert shown_by(frame, project.folder, "report-of-another")["visible"] is False
+    baked_once(project, 2, ["bake", "organism"], "model-2")
+    assert "model-2: the card is its" in shown_by(frame, project.folder, "report-of-another")["value"]
+
+
+@pytest.mark.parametrize(
+    ("judged", "said"), [(False, "cheap score at damage"), (True, "judged refusal rate at damage")]
+)
+def test_a_score_of_a_search_is_not_told_as_a_rate(tmp_path: Path, judged: bool, said: str) -> None:
+    frame, project = framed(tmp_path), new_project(tmp_path, settings=Settings(way="search"))
+    path = at_work(project, search_command(project.settings, project.folder / "search-9").words)
+    event = {"event": "front", "judged": judged, "points": [{"refusal": 0.5, "damage": 0.001}]}
+    (path / LOG).write_text(json.dumps(event))
+    shown = shown_by(frame, project.folder, "status-search")["value"]
+    assert f"{said} in nats per token: 0.50 at 0.001" in shown
+    assert ("no share of refused prompts" in shown) is not judged
+
+
+@pytest.mark.parametrize("searched", [True, False])
+def test_a_model_of_a_run_that_was_opened_is_not_taken_for_what_would_be_baked(tmp_path: Path, searched: bool) -> None:
+    run = tmp_path / "run"
+    (run / "model").mkdir(parents=True)
+    recipe = {"model": "organism", **({"search": {"trials": 8}} if searched else {"edit": {"strength": 1.0}})}
+    (run / "run.json").write_text(json.dumps({"recipe": recipe}))
+    save_file(
+        {"direction": np.eye(1, 4, dtype=np.float32)}, run / "directions.safetensors", metadata={"weight_edit": "{}"}
+    )
+    project = open_run(tmp_path / "projects", str(run))
+    frame = framed(tmp_path / "projects")
+    pushed = shown_by(frame, project.folder, "what-is-pushed")["value"]
+    assert ("a point that its search picked in this model" in pushed) is searched
+    assert (
+        "What is baked from here is another model" in shown_by(frame, project.folder, "choice")["value"]
+    ) is searched
+    project.saved(replace(project.settings, strength=0.5))
+    assert "not what is chosen now" in shown_by(frame, project.folder, "what-is-pushed")["value"]

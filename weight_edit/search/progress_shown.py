@@ -73,7 +73,7 @@ def front_in_words(front: Sequence[FrontPoint], *, judged: bool) -> str:
     step = max(1, -(-len(front) // _MOST))
     points = [*front[:-1:step], front[-1]]
     said = ", ".join(f"{point.refusal:.2f} at {point.damage:.2g}" for point in points)
-    what = "judged refusal" if judged else "cheap score of refusal"
+    what = "judged refusal" if judged else "cheap score of refusal (no rate)"
     more = f" (of {len(front)})" if len(points) < len(front) else ""
     return f"front, {what} at KL in nats per token: {said}{more}"
 

@@ -219,6 +219,25 @@ def is_dry(words: Sequence[str]) -> bool:
     return "--dry-run" in words
 
 
+def argument_of(words: Sequence[str]) -> str:
+    """The first argument of a job's words that has no name; empty where there is none."""
+    rest = list(words[1 + len(_MACHINE) :])
+    if "--" in rest:
+        return rest[rest.index("--") + 1]
+    return rest[0] if rest else ""
+
+
+def option_of(words: Sequence[str], name: str) -> str:
+    """The value that a job's words give an option; empty where they give none."""
+    flag = f"--{name}"
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        if word == flag:
+            return following
+        if word.startswith(f"{flag}="):
+            return word.partition("=")[2]
+    return ""
+
+
 def edit_recipe(settings: Settings, directions: str) -> str:
     """A recipe that bakes the edit of a directions file beside it, and measures before and after."""
     edit: dict[str, Any] = {"kind": settings.kind, "strength": settings.strength}

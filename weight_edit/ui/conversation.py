@@ -136,15 +136,15 @@ class Conversation:
 
 
 def example(spec: str, number: int) -> str:
-    """A prompt of a set, or why there is none.
+    """A prompt of a set.
 
     Args:
         number: any; sets begin anew behind their ends.
+
+    Raises:
+        UsageError: the set cannot be read.
     """
-    try:
-        prompts = load_prompts(spec).prompts
-    except WeightEditError as error:
-        return str(error)
+    prompts = load_prompts(spec).prompts
     return prompts[number % len(prompts)]
 
 

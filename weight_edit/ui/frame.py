@@ -1,6 +1,5 @@
 """The frame of the page's steps: fields that are kept, views that follow the project, buttons that start jobs."""
 
-import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -16,10 +15,11 @@ from weight_edit.redaction import given_token, holds_token
 from weight_edit.ui.commands import job_words, shell_line
 from weight_edit.ui.jobs import start_job
 from weight_edit.ui.late_values import LateValues
-from weight_edit.ui.markup import paragraph, pre, text
+from weight_edit.ui.markup import paragraph, pre
 from weight_edit.ui.project import Project, named_project
 from weight_edit.ui.settings import followers
 from weight_edit.ui.step import Step
+from weight_edit.ui.wording import Wording
 
 Update = Mapping[str, Any]
 """Properties of a component, such as its value."""
@@ -89,6 +89,7 @@ class Frame:
         self._answers: dict[int, Step] = {}
         self._filling: list[Any] = []
         self._labels: dict[str, str] = {}
+        self.wording = Wording(self._labels)
         # Events of a tab are handled one behind the other: what is shown last is what came last.
         self._handling = threading.RLock()
 
@@ -102,11 +103,15 @@ class Frame:
         import gradio
 
         self.fields[name] = component
-        self._labels |= dict.fromkeys((each.rpartition(".")[2] for each in (name, *flags)), str(component.label))
+        self.name_field(name, component, *flags)
         if flags:
             note = gradio.HTML(visible=False, elem_classes="we-field-error")
             self.show(note, lambda project: self._field_error(project, name, flags))
         return component
+
+    def name_field(self, name: str, component: Any, *flags: str) -> None:
+        """Have errors that name settings say a field's label in their place."""
+        self._labels |= dict.fromkeys((each.rpartition(".")[2] for each in (name, *flags)), str(component.label))
 
     def filled(self, event: Any) -> None:
         """Take what an event has put into fields, as if it were typed: the library tells of what is typed alone."""
@@ -141,7 +146,7 @@ class Frame:
         )
         self.show(command, lambda project: _line(step, project))
         status = gradio.HTML(elem_id=f"status-{step.key}", elem_classes="we-status")
-        self.show(status, lambda project: html_update(self.worded(step.status(project))))
+        self.show(status, lambda project: html_update(self.wording.html(step.status(project))))
         with gradio.Accordion("What the command said", open=False, visible=False) as log:
             lines = gradio.HTML()
         self.show(log, lambda project: {"visible": step.job(project) is not None})
@@ -209,7 +214,7 @@ class Frame:
                 try:
                     return handler(*values)
                 except WeightEditError as error:
-                    said = gradio.update(**html_update(paragraph(error, "bad")))
+                    said = gradio.update(**html_update(self.wrong(error)))
                     shown = next(each for each in values if isinstance(each, Shown))
                     shown.forget()
                     told = [shown, gradio.Timer(_EVERY, active=False), said]
@@ -259,7 +264,7 @@ class Frame:
         if _at_work(step, project):
             return _BUSY
         if command.missing:
-            return command.missing
+            return self.wording.message(command.missing)
         try:
             for path, content in command.files:
                 write_whole(path, content)
@@ -270,7 +275,7 @@ class Frame:
                 token=given_token(token.strip()) if token and token.strip() and step.secret else None,
             )
         except WeightEditError as error:
-            return str(error)
+            return self.wording.message(error)
         except OSError as error:
             return f"{project.name} cannot be written: {error.strerror}"
         return ""
@@ -299,21 +304,16 @@ class Frame:
             seen.digests[place] = now
         return [seen, gradio.Timer(_EVERY, active=project.running), *updates]
 
-    def worded(self, html: str) -> str:
-        """HTML with the page's labels in place of the command line's flags, as far as the page has the fields."""
-
-        def label(found: re.Match[str]) -> str:
-            known = self._labels.get(found[1].replace("-", "_"))
-            return found[0] if known is None else f"“{text(known)}”"
-
-        return re.sub(r"(?<![\w-])--([a-z][a-z-]*[a-z])(?![\w-])", label, html)
+    def wrong(self, error: WeightEditError) -> str:
+        """HTML of an error, in the words of the page."""
+        return paragraph(self.wording.message(error), "bad")
 
     def _field_error(self, project: Project, name: str, flags: Sequence[str]) -> Update:
         value = str(getattr(project.settings, name))
         for step in self.steps:
             job = step.job(project)
             if job is not None and job.state == "failed" and job.error and _names(job.error, job.options, flags, value):
-                return {"value": self.worded(paragraph(job.error, "bad")), "visible": True}
+                return {"value": paragraph(self.wording.message(job.error), "bad"), "visible": True}
         return {"value": "", "visible": False}
 
 

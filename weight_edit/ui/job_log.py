@@ -76,6 +76,7 @@ class JobLog:
         progress: of its present task; None before the first.
         steps: of a run, in order, each with its last state; those that are still to come have the state "to come".
         front: of a search so far, (refusal, damage) of each point.
+        front_judged: whether those refusals are rates of judged answers; else they are cheap scores.
         error: the message that it ended with.
     """
 
@@ -83,6 +84,7 @@ class JobLog:
     progress: Progress | None = None
     steps: tuple[LoggedStep, ...] = ()
     front: tuple[tuple[float, float], ...] = ()
+    front_judged: bool = False
     error: str | None = None
 
 
@@ -109,6 +111,7 @@ def parse_log(written: Iterable[str]) -> JobLog:
     progress: Progress | None = None
     error: str | None = None
     front: tuple[tuple[float, float], ...] = ()
+    judged = False
     for line in written:
         event = _event(line)
         kind = event.get("event") if event else None
@@ -131,14 +134,19 @@ def parse_log(written: Iterable[str]) -> JobLog:
             for name in names if isinstance(names, list) else ():
                 steps.setdefault(_shown(name), LoggedStep(name=_shown(name), state="to come"))
         elif kind == "front":
-            front = _front(event)
+            front, judged = _front(event), event.get("judged") is True
         elif kind == "error":
             error = _shown(event.get("message"))
             lines.append(error)
         else:
             lines.append(_shown(event.get("text", line)))
     return JobLog(
-        lines=tuple(lines[-_LINES:]), progress=progress, steps=tuple(steps.values()), front=front, error=error
+        lines=tuple(lines[-_LINES:]),
+        progress=progress,
+        steps=tuple(steps.values()),
+        front=front,
+        front_judged=judged,
+        error=error,
     )
 
 

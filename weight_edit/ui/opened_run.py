@@ -71,6 +71,11 @@ def read_summary(run: Path) -> Mapping[str, Any]:
     return _section(_read_state(run), "summary")
 
 
+def is_searched(recipe: Mapping[str, Any]) -> bool:
+    """Whether the edit of a recipe is what a search picks, with strengths that the recipe does not say."""
+    return isinstance(recipe.get("search"), dict)
+
+
 def settings_of(recipe: Mapping[str, Any]) -> Settings:
     """The settings that a recipe says.
 

@@ -152,13 +152,15 @@ def _wire_projects(
     outputs = [said, chooser, tabs, *frame.everything]
     quick: dict[str, Any] = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}
 
-    def shown(name: object, problem: str = "") -> list[Any]:
+    def shown(name: object, error: WeightEditError | None = None) -> list[Any]:
         project = open_project(frame.folder, name)
+        problem = "" if error is None else frame.wrong(error)
         if name and project.name != name and not problem:
-            problem = f"There is no project {name}, or it cannot be read: this one was used last."
+            said = f"There is no project {name}, or it cannot be read: this one was used last."
+            problem = paragraph(said, "bad")
         listed = gradio.update(choices=list_projects(frame.folder), value=project.name)
         selected = gradio.Tabs(selected=standing_at(project))
-        return [paragraph(problem, "bad"), listed, selected, *frame.opened(project)]
+        return [problem, listed, selected, *frame.opened(project)]
 
     def loaded(request: "Request") -> list[Any]:
         return shown(request.query_params.get("project"))
@@ -170,13 +172,13 @@ def _wire_projects(
         try:
             return shown(new_project(frame.folder).name)
         except WeightEditError as error:
-            return shown(None, str(error))
+            return shown(None, error)
 
     def opened(run: str, name: str) -> list[Any]:
         try:
             return shown(open_run(frame.folder, run).name)
         except WeightEditError as error:
-            return shown(name, str(error))
+            return shown(name, error)
 
     # Names that are in the signature alone for types are looked up by the library.
     loaded.__annotations__["request"] = gradio.Request

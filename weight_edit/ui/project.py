@@ -23,6 +23,7 @@ from weight_edit.plan.step import EditStep
 from weight_edit.ui.jobs import Job, read_jobs
 from weight_edit.ui.opened_run import read_recipe, read_summary, settings_of
 from weight_edit.ui.settings import Settings
+from weight_edit.ui.wording import flagged
 from weight_edit.utils.json import parse_json
 
 FILE, JOBS = "project.json", "jobs"
@@ -221,9 +222,14 @@ class Project:
         return done.out if done is not None else self.opened
 
     @cached_property
+    def baked_by(self) -> Job | None:
+        """The job that made an edited model last; None where there is none."""
+        return self.latest("bake", "run", where=lambda job: job.state == "done" and job.out is not None)
+
+    @cached_property
     def edited(self) -> Path | None:
         """The edited model that was made last; None where there is none."""
-        done = self.latest("bake", "run", where=lambda job: job.state == "done" and job.out is not None)
+        done = self.baked_by
         if done is not None and done.out is not None:
             edited = done.out if done.verb == "bake" else done.out / _MODEL
         elif self.opened is not None:
@@ -280,7 +286,7 @@ def edit_problem(project: Project) -> str:
     try:
         layers = parse_layers(settings.layers or None)
     except UsageError as error:
-        return str(error)
+        return flagged(error)
     if layers and blocks and max(layers) >= blocks:
         return f"layers '{settings.layers}' are more than {settings.model} has: 0 to {blocks - 1}"
     path = project.directions
@@ -297,7 +303,7 @@ def _step_problem(path: Path, _: int, kind: str, strength: float, layers: frozen
         if isinstance(step.change, RuntimeOnly):
             raise not_bakeable(kind, step.change)
     except WeightEditError as error:
-        return str(error)
+        return flagged(error)
     return ""
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from weight_edit.ui.commands import Command
-from weight_edit.ui.job_log import LoggedStep
+from weight_edit.ui.job_log import JobLog, LoggedStep
 from weight_edit.ui.jobs import Job
 from weight_edit.ui.markup import bar, number, paragraph, table
 from weight_edit.ui.project import Project
@@ -78,14 +78,26 @@ def _figures(step: LoggedStep) -> str:
     return ", ".join(shown)
 
 
+def _front_so_far(log: JobLog) -> str:
+    """The points of a search's front, and whether their refusals are rates or scores; empty where there is none."""
+    if not log.front:
+        return ""
+    points = ", ".join(f"{refusal:.2f} at {damage:.2g}" for refusal, damage in log.front)
+    if log.front_judged:
+        return paragraph(f"The front so far, judged refusal rate at damage in nats per token: {points}")
+    said = (
+        "The score tells which edits are better. It is no share of refused prompts: rates come when answers are judged."
+    )
+    return paragraph(f"The front so far, cheap score at damage in nats per token: {points}") + paragraph(said, "note")
+
+
 def _running(job: Job) -> str:
     progress = job.log.progress
     last = job.log.lines[-1] if job.log.lines else "starting"
     said = str(progress) if progress is not None else last
     rows = [(step.name, step.state, _took(step), _figures(step)) for step in job.log.steps]
     steps = table(("step", "state", "time", "figures so far"), rows, "Steps") if rows else ""
-    front = ", ".join(f"{refusal:.2f} at {damage:.2g}" for refusal, damage in job.log.front)
-    steps += paragraph(f"The front so far, refusal at damage in nats per token: {front}" if front else "")
+    steps += _front_so_far(job.log)
     if job.is_stopping:
         steps += paragraph("Stopping: what is done is kept where it can be. This takes a moment.", "note")
     share = None if progress is None else progress.share

@@ -5,6 +5,7 @@ from contextlib import suppress
 from typing import Any
 
 from weight_edit.errors import WeightEditError
+from weight_edit.ui.baked import which_model
 from weight_edit.ui.commands import Command, chat_command
 from weight_edit.ui.conversation import BAKED, HOOKS, Conversation, example
 from weight_edit.ui.frame import Frame, html_update
@@ -43,6 +44,8 @@ def build(frame: Frame) -> None:
         frame.field("strength", strength, "strength", "edit.strength")
     lacking = gradio.HTML(visible=False, elem_id="chat-lacking")
     frame.show(lacking, lambda project: html_update(paragraph(_command(project).missing, "note")))
+    model = gradio.HTML(visible=False, elem_id="what-is-talked-to")
+    frame.show(model, lambda project: html_update(_which_model(project)))
     turns = gradio.HTML(elem_id="turns", elem_classes="we-turns")
     prompt = gradio.Textbox(label="Your prompt", lines=2, max_lines=8, elem_id="prompt")
     said = gradio.HTML(visible=False, elem_id="said-chat")
@@ -82,7 +85,7 @@ def build(frame: Frame) -> None:
             # The prompt is there again, to be sent once more, where no other was written meanwhile.
             back = written.changes({"prompt": ""}, {"prompt": text})
             again = [back, gradio.update(value="Send", interactive=True)] if begun else [same, same]
-            yield [same, gradio.update(**html_update(paragraph(error, "bad"))), *again]
+            yield [same, gradio.update(**html_update(frame.wrong(error))), *again]
 
     def stopped(name: str) -> None:
         with suppress(WeightEditError):
@@ -97,10 +100,10 @@ def build(frame: Frame) -> None:
         def suggested(name: str, number: int, text: str) -> list[Any]:
             try:
                 spec = getattr(frame.project(name).settings, field)
+                # A set may have to be downloaded first.
+                found = example(spec, number) if spec else ""
             except WeightEditError as error:
-                return [gradio.update(**html_update(paragraph(error, "bad"))), gradio.skip(), number]
-            # A set may have to be downloaded first.
-            found = example(spec, number) if spec else ""
+                return [gradio.update(**html_update(frame.wrong(error))), gradio.skip(), number]
             return [gradio.skip(), written.changes({"prompt": text}, {"prompt": found}), number + 7]
 
         return suggested
@@ -130,6 +133,10 @@ def build(frame: Frame) -> None:
     example_outputs = [said, written.carrier, count]
     refused.click(suggest("test_refused"), [frame.name, count, prompt], example_outputs, queue=False, **private)
     ordinary.click(suggest("test_answered"), [frame.name, count, prompt], example_outputs, queue=False, **private)
+
+
+def _which_model(project: Project) -> str:
+    return which_model(project, "talked to") if project.settings.tried == BAKED else ""
 
 
 def _command(project: Project) -> Command:

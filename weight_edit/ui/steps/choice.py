@@ -5,6 +5,7 @@ from weight_edit.ui.figures import candidates_table, chosen_directions, front_ta
 from weight_edit.ui.frame import Frame, Update, html_update
 from weight_edit.ui.front_picture import front_picture
 from weight_edit.ui.markup import glossary, paragraph
+from weight_edit.ui.opened_run import is_searched, read_recipe
 from weight_edit.ui.project import Project, edit_problem, taken_path
 from weight_edit.ui.steps.heading import heading
 
@@ -72,7 +73,7 @@ def _edit(frame: Frame) -> None:
         )
         frame.field("layers", layers, "layers", "edit.layers")
     wrong = gradio.HTML(visible=False, elem_id="edit-wrong")
-    frame.show(wrong, lambda project: html_update(paragraph(edit_problem(project), "bad")))
+    frame.show(wrong, lambda project: html_update(paragraph(frame.wording.message(edit_problem(project)), "bad")))
     gradio.HTML(
         paragraph("A point of a search has its own strengths and layers; these are for a direction of a find.", "note")
     )
@@ -88,14 +89,24 @@ def _shown(project: Project) -> str:
     found = project.found
     if found is None:
         return paragraph("No find of this model is done yet: go back to step 4.", "note")
-    said = "The direction is that of the run that was opened." if found.of_run else ""
-    shown = paragraph(said, "note") if said else ""
+    shown = paragraph(_of_run(project), "note") if found.of_run else ""
     if not found.told:
         return shown
     said = "The direction that the find chose is not taken: another one is, as you chose below."
     shown += chosen_directions(found.told)
     shown += "" if project.candidate is None else paragraph(said, "note")
     return shown + candidates_table(found.told, project.place)
+
+
+def _of_run(project: Project) -> str:
+    said = "The direction is that of the run that was opened."
+    recipe = None if project.opened is None else read_recipe(project.opened)
+    if recipe is None or not is_searched(recipe):
+        return said
+    return (
+        f"{said} Its model was not made of it alone: its search picked a point, with directions and strengths of its "
+        "own. What is baked from here is another model."
+    )
 
 
 def _candidates(project: Project) -> Update:

@@ -50,6 +50,8 @@ def build(frame: Frame) -> None:
             elem_id="token",
         )
 
+    frame.name_field("token", frame.token)
+
     def asked(query: str, token: str) -> Iterator[list[Any]]:
         yield [paragraph("Asking the Hub …", "note"), gradio.update(choices=[], value=None, visible=False)]
         names, problem = search_hub(query, token)

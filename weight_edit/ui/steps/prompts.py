@@ -106,14 +106,16 @@ def build(frame: Frame) -> None:
         try:
             path = kept_text(frame.project(name).folder, "target" if which == "target" else "baseline", text)
             number = len(load_prompts(str(path)))
-        except (WeightEditError, OSError) as error:
+        except WeightEditError as error:
+            return [frame.wrong(error), gradio.skip(), gradio.skip()]
+        except OSError as error:
             return [paragraph(error, "bad"), gradio.skip(), gradio.skip()]
         said = paragraph(f"{number} prompts, kept as {shown_path(path)}", "good")
         used = gradio.update(value=shown_path(path))
         return [said, used if which == "target" else gradio.skip(), used if which != "target" else gradio.skip()]
 
     def looked(*specs: str) -> str:
-        return "".join(_sample(spec, label) for spec, (_, label, *_) in zip(specs, _FIELDS, strict=True) if spec)
+        return "".join(_sample(frame, spec, label) for spec, (_, label, *_) in zip(specs, _FIELDS, strict=True) if spec)
 
     inputs = [frame.fields[name] for name, *_ in _FIELDS]
     look.click(looked, inputs, [seen], api_visibility="private")
@@ -158,11 +160,11 @@ def _meaning(spec: str) -> str:
     return f"{_EMBEDDED[name]}, to {'find with' if split == 'train' else 'measure on'}"
 
 
-def _sample(spec: str, label: str) -> str:
+def _sample(frame: Frame, spec: str, label: str) -> str:
     """Some prompts of a set, or what is wrong with it."""
     try:
         found = load_prompts(spec)
     except WeightEditError as error:
-        return paragraph(f"{label}: {error}", "bad")
+        return paragraph(f"{label}: {frame.wording.message(error)}", "bad")
     first = [" ".join(str(prompt).split())[:200] for prompt in found.prompts[:_SHOWN]]
     return paragraph(f"{label}: {len(found.prompts)} prompts, the first of them") + pre(first, label)

@@ -1,8 +1,9 @@
 """The last step: the edited model is uploaded, after a look at what would be."""
 
+from weight_edit.ui.baked import which_model
 from weight_edit.ui.commands import Command, is_dry, push_command, shell_line
 from weight_edit.ui.figures import pushed
-from weight_edit.ui.frame import Frame, Update
+from weight_edit.ui.frame import Frame, Update, html_update
 from weight_edit.ui.project import Project
 from weight_edit.ui.step import Step
 from weight_edit.ui.steps.heading import heading
@@ -19,6 +20,8 @@ def build(frame: Frame) -> None:
         "The Hub token is the one of step 1, Model, under “Device, numbers and access”; without one, who is logged in "
         "on this machine (`hf auth login`) pushes.",
     )
+    model = gradio.HTML(visible=False, elem_id="what-is-pushed")
+    frame.show(model, lambda project: html_update(which_model(project, "pushed")))
     with gradio.Row():
         repo = gradio.Textbox(label="Repository", placeholder="your-name/your-model", elem_id="repo")
         frame.field("repo", repo, "repo_id", "repo", "REPO_ID")

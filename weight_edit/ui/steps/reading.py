@@ -3,7 +3,7 @@
 from pathlib import Path
 from urllib.parse import quote
 
-from weight_edit.ui.commands import report_command
+from weight_edit.ui.commands import report_command, shown_path
 from weight_edit.ui.frame import Frame, Update, html_update
 from weight_edit.ui.jobs import Job
 from weight_edit.ui.markup import facts, paragraph, pre
@@ -22,6 +22,8 @@ def build(frame: Frame) -> None:
     heading(
         "Read what it says of itself", "The report is one file, which opens anywhere. The card goes with the model."
     )
+    other = gradio.HTML(visible=False, elem_id="report-of-another")
+    frame.show(other, lambda project: html_update(paragraph(_of_another(project), "bad")))
     step = Step(
         key="report",
         start="Make the report",
@@ -37,6 +39,14 @@ def build(frame: Frame) -> None:
         content = gradio.HTML()
     frame.show(card, _has_card)
     frame.show(content, lambda project: {"value": _card(project)})
+
+
+def _of_another(project: Project) -> str:
+    """That the report is not of the model that was made last, where it is not; the card always is."""
+    if project.run is None or project.edited is None or project.edited.is_relative_to(project.run):
+        return ""
+    run, edited = shown_path(project.run), shown_path(project.edited)
+    return f"A report is of what was measured last, {run}. The model that was made last is {edited}: the card is its."
 
 
 def _made(project: Project, job: Job) -> str:

@@ -1,5 +1,6 @@
 """The eighth step: the edited checkpoint is held to its base."""
 
+from weight_edit.ui.baked import which_model
 from weight_edit.ui.commands import verify_command
 from weight_edit.ui.figures import certificates
 from weight_edit.ui.frame import Frame, html_update
@@ -17,6 +18,8 @@ def build(frame: Frame) -> None:
         "Three checks: nothing but the edited tensors changed; nothing is left of the direction; and the baked model "
         "behaves as the edit did when it was tried.",
     )
+    model = gradio.HTML(visible=False, elem_id="what-is-verified")
+    frame.show(model, lambda project: html_update(which_model(project, "verified")))
     step = Step(
         key="verify",
         start="Verify",
