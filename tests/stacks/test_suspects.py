@@ -1,12 +1,13 @@
 """What a stack drops is named: as few things as explain its replies, and all ways to say so."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from stacks.small_models import small_model
-from stacks.suspects import explanations, reference
+from stacks.suspects import MODELS, explanations, reference
 from transformers import AutoConfig, AutoModelForCausalLM
 
 IDS = torch.arange(5, 25)[None]
@@ -45,3 +46,11 @@ def test_all_that_agree_alike_are_named_and_nothing_where_none_does(folder: Path
 def test_nothing_is_named_that_changes_nothing(folder: Path) -> None:
     plain = logits(reference(folder))
     assert explanations(folder, lambda model: torch.equal(logits(model), plain), most=1) == []
+
+
+@pytest.mark.parametrize(("width", "rounded"), [(640, 25.25), (64, 8.0)])
+def test_an_embeddings_scale_is_suspected_where_bfloat16_rounds_it(width: int, rounded: float) -> None:
+    embedding = SimpleNamespace(embed_scale=torch.tensor(width**0.5))
+    model = SimpleNamespace(get_input_embeddings=lambda: embedding)
+    assert MODELS["the embedding's scale (takes it in bfloat16)"](model) == (width == 640)
+    assert float(embedding.embed_scale) == rounded

@@ -88,6 +88,15 @@ def _tie(model: Any) -> bool:
     return is_own
 
 
+def _round_embedding_scale(model: Any) -> bool:
+    scale = getattr(model.get_input_embeddings(), "embed_scale", None)
+    if not isinstance(scale, torch.Tensor):
+        return False
+    before = scale.clone()
+    scale.copy_(scale.bfloat16())
+    return not torch.equal(scale, before)
+
+
 CONFIGS: Mapping[str, Callable[[Any], bool]] = {
     "`rope_parameters` (takes 10000)": _without_rope_base,
     "`rope_parameters` (takes 10000 and 1000000)": _rope_bases_by_default,
@@ -105,6 +114,7 @@ MODELS: Mapping[str, Callable[[Any], bool]] = {
     "biases of `o_proj` and `down_proj`": _zero("o_proj.bias", "down_proj.bias"),
     "biases of attention": _zero("q_proj.bias", "k_proj.bias", "v_proj.bias"),
     "the unembedding of its own (takes the embedding)": _tie,
+    "the embedding's scale (takes it in bfloat16)": _round_embedding_scale,
 }
 """What is dropped -> how a loaded model shows it."""
 
