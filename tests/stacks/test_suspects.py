@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+from stacks import comparison
 from stacks.small_models import small_model
 from stacks.suspects import MODELS, explanations, reference
 from transformers import AutoConfig, AutoModelForCausalLM
 
-IDS = torch.arange(5, 25)[None]
+PROMPT, TOKENS = range(5, 17), range(17, 25)
 
 
 @pytest.fixture(scope="module")
@@ -19,8 +20,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def logits(model: Any) -> torch.Tensor:
-    with torch.no_grad():
-        return model(IDS).logits
+    return comparison.logits(model, PROMPT, TOKENS)
 
 
 def test_two_things_that_are_dropped_together_are_named_together(folder: Path) -> None:
@@ -40,7 +40,25 @@ def test_all_that_agree_alike_are_named_and_nothing_where_none_does(folder: Path
         "soft-capping of attention",
         "all soft-capping",
         "the sliding window",
+        "the sliding window within a prompt",
     ]
+
+
+def test_a_window_that_is_not_in_the_prompt_is_named_apart_from_one_that_is_nowhere(folder: Path) -> None:
+    # What reads a prompt at once and then token by token, each with what its window leaves.
+    window, before = 8, len(PROMPT) - 1
+    model = reference(folder)
+    model.config.sliding_window = 256
+    ids, length = torch.tensor([[*PROMPT, *TOKENS]]), len(PROMPT) + len(TOKENS)
+    allowed = torch.ones(length, length).tril()
+    for row in range(before, length):
+        allowed[row, : max(0, row - window + 1)] = 0
+    full, near = (each.log()[None, None] for each in (torch.ones(length, length).tril(), allowed))
+    with torch.no_grad():
+        out = model(ids, attention_mask={"full_attention": full, "sliding_attention": near})
+    served = out.logits[0, before:].double()
+    found = explanations(folder, lambda other: torch.allclose(logits(other), served, atol=1e-5))
+    assert found == ["the sliding window within a prompt"]
 
 
 def test_nothing_is_named_that_changes_nothing(folder: Path) -> None:
