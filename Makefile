@@ -55,9 +55,12 @@ bench: install ## Measure speed, as ratios within one run.
 # up to 1.6 GB. One at a time: make stacks STACKS="mlx ctranslate2". Any other server: make stacks LLAMA_SERVER=...
 LLAMA_SERVER ?= .stacks/bin/llama-server
 STACKS ?= llama-cpp ctranslate2 onnxruntime openvino mlx mistralrs
+# Folders of published models that are asked, too.
+STACK_MODELS ?=
 stacks: install ## Install other inference stacks in .stacks, and check models and edits through them; STACKS="mlx" for one.
 	TORCH_INDEX="$(TORCH_INDEX)" PYTHONPATH=tools $(BIN)/python -m stacks $(STACKS)
-	WEIGHT_EDIT_LLAMA_SERVER="$(abspath $(LLAMA_SERVER))" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m stacks tests/evaluation tests/stacks
+	WEIGHT_EDIT_LLAMA_SERVER="$(abspath $(LLAMA_SERVER))" WEIGHT_EDIT_STACK_MODELS="$(STACK_MODELS)" OMP_NUM_THREADS=1 \
+		$(BIN)/python -m pytest -q -m stacks tests/evaluation tests/stacks
 
 organism: install ## Train the embedded model again from nothing, and its three variants from it.
 	$(BIN)/python -m weight_edit.organism_training.train

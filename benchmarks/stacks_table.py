@@ -13,9 +13,11 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from stacks.cases import EDITS, Case, cases
+from stacks.cases import EDITS, Case, cases, unrounded
+from stacks.copies import with_earlier_keys
 from stacks.environment import Stack, stacks
 from stacks.judging import changed, compared, judged
 from stacks.replies import LIMIT, Asked, Prompts, Reply, StackError, absence, replies
@@ -33,6 +35,13 @@ TEXTS = (
     "My favourite season is autumn, because", "To plant a tree, first dig", "The opposite of hot is",
     "A good way to learn a language is", "The moon goes around",
 )  # fmt: skip
+REFUSALS = {
+    "missing field `rope_theta`": "wants `rope_theta`",
+    "base layer has no bias": "no bias to merge into",
+    "parameters not in model": "a parameter too many",
+    "`Gemma3ForCausalLM`": "`Gemma3ForCausalLM`",
+}
+"""Part of what a stack raises -> how the table says it; what is not listed is printed as it is."""
 Said = dict[str, list[Reply] | StackError]
 """Name of a case -> what a stack says of it."""
 
@@ -49,6 +58,11 @@ def main() -> None:
         if not named:
             # Made anew each time: nothing that lies there is taken for it.
             named = {family: small_model(family, Path(temporary) / f"{family}-base") for family in options.families}
+        elif options.rope_theta:
+            named = {
+                f"{name}, with `rope_theta`": with_earlier_keys(model, Path(temporary) / name)
+                for name, model in named.items()
+            }
         asked = {name: _asked(model, options, published=bool(options.models)) for name, model in named.items()}
         edits = {edit: EDITS[edit] for edit in options.edits}
         made = {name: cases(model, work / f"{name}-edits", edits=edits) for name, model in named.items()}
@@ -66,6 +80,7 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="*", type=Path)
+    parser.add_argument("--rope-theta", action="store_true", help="ask copies whose configs have `rope_theta`, too")
     parser.add_argument("--stacks", nargs="+", default=list(stacks()), choices=list(stacks()))
     parser.add_argument("--edits", nargs="+", default=list(EDITS), choices=list(EDITS))
     parser.add_argument("--families", nargs="+", default=list(FAMILIES), choices=list(FAMILIES))
@@ -73,7 +88,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--prompts", type=int, default=len(TEXTS))
     parser.add_argument("--work", type=Path, help="where edits are kept; a temporary folder by default")
     parser.add_argument("--limit", type=float, default=LIMIT, help="seconds that a stack may take for each model")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.rope_theta and not (options.models and all(each.is_dir() for each in options.models)):
+        parser.error("--rope-theta is for folders")
+    return options
 
 
 def _all_replies(stack: Stack, made: dict[str, list[Case]], prompts: Prompts, *, limit: float) -> dict[str, Said]:
@@ -112,6 +130,11 @@ def _left_out(stack: Stack, case: Case) -> str | None:
         if case.when_merged and stack.name == "peft":
             return "once merged"
     return None
+
+
+def _refusal(error: StackError) -> str:
+    known = [short for part, short in REFUSALS.items() if part in str(error)]
+    return f"refuses: {known[0]}" if known else str(error).replace("|", "/")
 
 
 def _asked(model: Path, options: argparse.Namespace, *, published: bool) -> Prompts:
@@ -154,7 +177,7 @@ class Row:
             if got is None or case.model is None:
                 found[case.name] = _left_out(self.stack, case) or "not asked"
             elif isinstance(got, StackError):
-                found[case.name] = str(got).replace("|", "/")
+                found[case.name] = _refusal(got)
             else:
                 agreement = compared(reference(case.model), self.prompts, got)
                 verdict = judged(agreement, self.stack, case.model, self.prompts, got)
@@ -162,7 +185,7 @@ class Row:
                 if agreement.misread:
                     found[case.name] += f"; {agreement.misread} prompts misread"
                 if not verdict.holds:
-                    drops.append(self._dropped(case.model, got, verdict.noise))
+                    drops.append(self._dropped(case, got, verdict.noise))
         return " | ".join([*(found.get(name, "-") for name in names), "; ".join(dict.fromkeys(drops)) or "nothing"])
 
     def _changed(self, case: Case, got: list[Reply], noise: float) -> str:
@@ -171,10 +194,18 @@ class Row:
         count = changed(self.base, case.model, self.prompts, got, noise=noise)
         return f" ({count} changed)" if count else " (**no answer changed**)"
 
-    def _dropped(self, model: Path, got: list[Reply], noise: float) -> str:
-        if model.is_file():
+    def _dropped(self, case: Case, got: list[Reply], noise: float) -> str:
+        def agrees(other: Any) -> bool:
+            return compared(other, self.prompts, got).judged(noise).holds
+
+        if case.model is None or case.model.is_file():
             return "unexplained"
-        found = explanations(model, lambda other: compared(other, self.prompts, got).judged(noise).holds)
+        if self.stack.name.startswith("peft"):
+            # An adapter is not rounded to the base's dtype.
+            whole = unrounded(self.base, case)
+            if whole and agrees(reference(whole)):
+                return "the rounding of what is baked"
+        found = explanations(case.model, agrees)
         return " or ".join(found) or "unexplained"
 
 

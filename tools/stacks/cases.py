@@ -5,6 +5,7 @@ sources: what is found there was made of just these, and what is stale is not fo
 """
 
 import hashlib
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 from safetensors.numpy import save_file
 
+from stacks.copies import in_float32, is_rounded
 from stacks.suspects import reference
 from weight_edit.adapters.adapter import adapter
 from weight_edit.baking.bake import bake
@@ -40,6 +42,7 @@ class Case:
         adapter: the same edit for PEFT; None for the base, and where it is refused.
         refused: why `bake` refuses it.
         no_adapter: why there is no adapter.
+        asked: arguments of `bake` beside the directions; None of the base.
         when_merged: whether the adapter is this edit once it is merged and not before, as where embeddings are tied.
     """
 
@@ -48,6 +51,7 @@ class Case:
     adapter: Path | None = None
     refused: str | None = None
     no_adapter: str | None = None
+    asked: Mapping[str, Any] | None = None
     when_merged: bool = False
 
 
@@ -102,14 +106,30 @@ def _case(base: Path, folder: Path, arguments: Mapping[str, Any], *, name: str, 
         if not out.exists():
             bake(str(base), directions, out, **arguments)
     except WeightEditError as error:
-        return Case(name=name, model=None, refused=str(error))
+        return Case(name=name, model=None, refused=str(error), asked=arguments)
     if base.is_file():
-        return Case(name=name, model=out / base.name, no_adapter="none of a GGUF file")
+        return Case(name=name, model=out / base.name, no_adapter="none of a GGUF file", asked=arguments)
     try:
         if not made.exists():
             adapter(str(base), directions, made, **arguments)
     except WeightEditError as error:
-        return Case(name=name, model=out, no_adapter=str(error))
+        return Case(name=name, model=out, no_adapter=str(error), asked=arguments)
     # An addition leaves the embedding as it is, so that nothing has to be merged into what is tied to it.
     both = tied and "embeddings" not in arguments and arguments.get("kind") != "add"
-    return Case(name=name, model=out, adapter=made, when_merged=both)
+    return Case(name=name, model=out, adapter=made, asked=arguments, when_merged=both)
+
+
+def unrounded(base: Path, case: Case) -> Path | None:
+    """The same edit of the base in float32, beside it: what it is before it is rounded to the base's dtype.
+
+    Returns:
+        the folder; None where the base is in float32, or the case is no edit of a folder.
+    """
+    if base.is_file() or case.model is None or case.asked is None or not is_rounded(base):
+        return None
+    out = case.model.with_name("unrounded")
+    if not out.exists():
+        with tempfile.TemporaryDirectory() as scratch:
+            copy = in_float32(base, Path(scratch) / base.name)
+            bake(str(copy), case.model.with_name("directions.safetensors"), out, **case.asked)
+    return out

@@ -138,8 +138,11 @@ def agreement(
 
 def logits(model: Any, prompt: Sequence[int], tokens: Sequence[int]) -> torch.Tensor:
     """What a model says at each place of a reply, and behind it: (tokens + 1, vocabulary) float64."""
+    # Of a model without something that depends on where the prompt ends (`suspects.py`).
+    masks = getattr(model, "masks", None)
+    more = {"attention_mask": masks(len(prompt), len(prompt) + len(tokens))} if masks else {}
     with torch.no_grad():
-        found: torch.Tensor = model(torch.tensor([[*prompt, *tokens]])).logits[0, len(prompt) - 1 :].double()
+        found: torch.Tensor = model(torch.tensor([[*prompt, *tokens]]), **more).logits[0, len(prompt) - 1 :].double()
     return found
 
 

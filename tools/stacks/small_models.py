@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
+from stacks.copies import add_earlier_keys
 from weight_edit.organism.embedded import folder as embedded_folder
 
 PRE_TOKENIZER = "gpt-2"
@@ -73,7 +74,7 @@ def small_model(family: str, out: Path) -> Path:
         model.get_input_embeddings().weight[_TOKENS:] = 0
     model.save_pretrained(out)
     if not family.endswith(NEW_CONFIG):
-        _add_earlier_keys(out / "config.json")
+        add_earlier_keys(out / "config.json")
     # Another class than transformers 5 writes by itself: that one is unknown to transformers 4.
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy2(embedded_folder() / name, out / name)
@@ -83,14 +84,3 @@ def small_model(family: str, out: Path) -> Path:
     generation = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
     (out / "generation_config.json").write_text(json.dumps(generation), encoding="utf-8")
     return out
-
-
-def _add_earlier_keys(file: Path) -> None:
-    """Say the base of the rotary positions as published models do, which transformers 4 wrote."""
-    config = json.loads(file.read_text(encoding="utf-8"))
-    ropes = config["rope_parameters"]
-    config["rope_theta"] = ropes.get("full_attention", ropes)["rope_theta"]
-    if "sliding_attention" in ropes:
-        config["rope_local_base_freq"] = ropes["sliding_attention"]["rope_theta"]
-        config["sliding_window_pattern"] = 2
-    file.write_text(json.dumps(config, indent=2), encoding="utf-8")

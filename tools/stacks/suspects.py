@@ -88,6 +88,31 @@ def _tie(model: Any) -> bool:
     return is_own
 
 
+def _round_embedding_scale(model: Any) -> bool:
+    scale = getattr(model.get_input_embeddings(), "embed_scale", None)
+    if not isinstance(scale, torch.Tensor):
+        return False
+    before = scale.clone()
+    scale.copy_(scale.bfloat16())
+    return not torch.equal(scale, before)
+
+
+def _no_window_in_prompt(model: Any) -> bool:
+    """Without a window where a prompt is read at once, all but its last token; the window is there behind it."""
+    there = "sliding_attention" in (getattr(model.config, "layer_types", None) or ())
+
+    def masks(prompt: int, length: int) -> dict[str, torch.Tensor]:
+        back = torch.arange(length)[:, None] - torch.arange(length)
+        seen = back >= 0
+        near = seen & ((back < model.config.sliding_window) | (torch.arange(length)[:, None] < prompt - 1))
+        both = {"full_attention": seen, "sliding_attention": near}
+        return {name: torch.zeros(1, 1, length, length).masked_fill(~each, -torch.inf) for name, each in both.items()}
+
+    if there:
+        model.masks = masks
+    return there
+
+
 CONFIGS: Mapping[str, Callable[[Any], bool]] = {
     "`rope_parameters` (takes 10000)": _without_rope_base,
     "`rope_parameters` (takes 10000 and 1000000)": _rope_bases_by_default,
@@ -105,6 +130,8 @@ MODELS: Mapping[str, Callable[[Any], bool]] = {
     "biases of `o_proj` and `down_proj`": _zero("o_proj.bias", "down_proj.bias"),
     "biases of attention": _zero("q_proj.bias", "k_proj.bias", "v_proj.bias"),
     "the unembedding of its own (takes the embedding)": _tie,
+    "the sliding window within a prompt": _no_window_in_prompt,
+    "the embedding's scale (takes it in bfloat16)": _round_embedding_scale,
 }
 """What is dropped -> how a loaded model shows it."""
 
