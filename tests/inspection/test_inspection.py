@@ -133,7 +133,7 @@ def test_two_norms_and_a_factor_for_each_block_leave_one_branch(tmp_path: Path) 
     shown = tree(inspect(tmp_path))
     assert "model.layers 0-4 (5 blocks)" in shown
     norms = "post_feedforward_layernorm_2 (RMS norm, gain weight) -> post_feedforward_layernorm (RMS norm, gain weight)"
-    assert f"writes  experts -> {norms} -> times a number for each block   (mlp)" in shown
+    assert f"writes  experts -> {norms} -> times a number for each block   (MLP)" in shown
 
 
 def test_extra_tensors_are_grouped_and_layers_for_later_tokens_are_named(tmp_path: Path) -> None:

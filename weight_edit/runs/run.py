@@ -170,27 +170,27 @@ def _executed(job: "_Run", folder: RunFolder, keep_failed: bool, token: str | No
         with dataset_token(token):
             return job.execute(folder, keep_failed)
     except (KeyboardInterrupt, SystemExit):
-        folder.state["status"] = "interrupted"
-        with suppress(OSError):
-            folder.save()
-        folder.log("interrupted; steps that are done are kept, and resume goes on with them")
+        _note_end(folder, "interrupted", "; steps that are done are kept, and resume goes on with them")
         announce(f"interrupted{folder.whereabouts}")
         raise
     except WeightEditError as error:
-        folder.state["status"] = f"failed: {error}"
-        folder.save()
-        folder.log(f"failed: {error}")
+        _note_end(folder, f"failed: {error}")
         # The same error, whose details (a table of candidates) go with it.
         error.args = (plain(f"{error}{folder.whereabouts}"),)
         error.options = (*error.options, "resume")
         raise
     except Exception as error:
         # A reader of a pipe that has gone, a disk, a mistake of ours: whoever comes later is told that it ended.
-        folder.state["status"] = said = redacted(f"failed: {type(error).__name__}: {first_line(error)}")
-        with suppress(OSError):
-            folder.save()
-            folder.log(said)
+        _note_end(folder, redacted(f"failed: {type(error).__name__}: {first_line(error)}"))
         raise
+
+
+def _note_end(folder: RunFolder, status: str, more: str = "") -> None:
+    """Note in a run's folder how the run ended; a disk that takes no note does not hide why."""
+    folder.state["status"] = status
+    with suppress(OSError):
+        folder.save()
+        folder.log(f"{status}{more}")
 
 
 class _BaseModel:

@@ -1,4 +1,6 @@
-"""Numbers and intervals in a few digits, with a decimal prefix."""
+"""Numbers, times and intervals of them in a few digits, with a decimal prefix."""
+
+from weight_edit.utils.progress import duration
 
 _SCALES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
@@ -26,6 +28,12 @@ def between(low: float, high: float, unit: str = "") -> str:
         return amount(high, unit)
     alike = _scale(low) == _scale(high)
     return f"{least.partition(' ')[0] if alike else least} to {most}"
+
+
+def time_between(low: float, high: float) -> str:
+    """An interval of times in words, or one time where both bounds read the same."""
+    least, most = duration(low), duration(high)
+    return least if least == most else f"{least} to {most}"
 
 
 def _scale(number: float) -> tuple[float, str]:

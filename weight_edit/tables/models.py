@@ -3,16 +3,20 @@
 from collections.abc import Mapping
 from typing import Any
 
-from weight_edit.tables.amounts import amount, between, count
+from weight_edit.tables.amounts import amount, between, count, time_between
 from weight_edit.tables.rows import MOST, left_out, named_rows
 from weight_edit.tables.table import Cell, Estimate, Table
 from weight_edit.utils.name_patterns import patterns
-from weight_edit.utils.progress import duration
 
 Document = Mapping[str, Any]
 
 _ROLES = {"attention": "mixes tokens", "mlp": "MLP", "projector": "images or sounds"}
 _REACHES = "An edit reaches all that is written; whether a direction carries a behaviour is another question."
+
+
+def role_in_words(role: str) -> str:
+    """What a writer is, as tables say it."""
+    return _ROLES.get(role, role)
 
 
 def inspection(document: Document) -> list[Table]:
@@ -54,7 +58,7 @@ def _writers(document: Document) -> Table:
     writers = [*anatomy.get("embeddings", ()), *(each for block in anatomy["blocks"] for each in block["writers"])]
     groups: dict[tuple[str, str], list[str]] = {}
     for writer in writers:
-        role = _ROLES.get(writer["role"], writer["role"])
+        role = role_in_words(writer["role"])
         places = [each["tensor"] for each in edited.get(writer["weight"], ())]
         for name in places or [writer["weight"]]:
             known = tensors.get(name)
@@ -120,10 +124,7 @@ def _steps(document: Document) -> Table:
 
 
 def _time(seconds: Document | None) -> str:
-    if seconds is None:
-        return "not known"
-    low, high = duration(seconds["low"]), duration(seconds["high"])
-    return low if low == high else f"{low} to {high}"
+    return "not known" if seconds is None else time_between(seconds["low"], seconds["high"])
 
 
 def _memory(document: Document) -> Table:

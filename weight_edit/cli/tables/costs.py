@@ -10,7 +10,6 @@ from rich.table import Table
 
 from weight_edit.tables import amounts
 from weight_edit.tables.amounts import amount, count
-from weight_edit.utils.progress import duration
 
 if TYPE_CHECKING:
     from weight_edit.costs.amounts import Range
@@ -70,7 +69,5 @@ def between(value: "Range", unit: str = "") -> str:
 
 
 def _time(seconds: "Range | None") -> str:
-    if seconds is None:
-        return "?"
-    low, high = duration(seconds.low), duration(seconds.high)
-    return low if low == high else f"{low} to {high}"
+    # There is no room for a word in a narrow terminal.
+    return "?" if seconds is None else amounts.time_between(seconds.low, seconds.high)

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.tree import Tree
 
 from weight_edit.cli.tables.results import safe
+from weight_edit.tables.models import role_in_words
 from weight_edit.utils.name_patterns import numbers, patterns
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from weight_edit.inspection.inspect import Inspection
 
 _KINDS = {"rms": "RMS norm", "layer": "LayerNorm", "gain": "gain"}
-_BY_ROLE = {"attention": "mixes tokens", "mlp": "mlp", "projector": "images or sounds"}
 MOST_EXTRA = 8
 
 
@@ -127,8 +127,7 @@ def _add_writer(tree: Tree, found: "Inspection", alike: Sequence["Writer"], with
     module = (first.module or first.weight).removeprefix(within)
     way = [module, *_norms(first.norm, within)]
     way += _scale([writer.scale for writer in alike])
-    role = _BY_ROLE.get(first.role, first.role)
-    branch = tree.add(safe(f"writes  {' -> '.join(way)}   ({role})"))
+    branch = tree.add(safe(f"writes  {' -> '.join(way)}   ({role_in_words(first.role)})"))
     for line in _tensors(found, [(w.weight, w.axis) for w in alike], "outputs along axis"):
         branch.add(line)
     for line in _tensors(found, [(w.bias, w.bias_axis) for w in alike if w.bias], "bias, axis"):
