@@ -51,6 +51,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "Edit": (
         "--directions",
+        "--recipe",
         "--orthonormalize",
         "--kind",
         "--strength",
