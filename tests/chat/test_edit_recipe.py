@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from safetensors.numpy import save_file
 
 from tests.helpers.chat_replies import PROMPT, texts
@@ -16,6 +17,7 @@ from weight_edit.errors import UsageError
 from weight_edit.prompts.chat import ChatFormat
 from weight_edit.recipe.recipe import load_recipe
 from weight_edit.runs.given_directions import given_directions
+from weight_edit.runs.recipe_edit import recipe_edit
 from weight_edit.runtime.activations import residuals
 from weight_edit.runtime.loading import load
 from weight_edit.runtime.points import Point
@@ -90,3 +92,38 @@ def test_what_is_no_edit_is_not_saved(directions: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no edit under trial"):
         save_edit(open_chat("organism"), tmp_path / "recipe.yaml")
     assert list(tmp_path.iterdir()) == [directions]
+
+
+def test_the_edit_of_a_recipe_is_tried_and_says_what_it_bakes(directions: Path, tmp_path: Path) -> None:
+    file, again = tmp_path / "recipe.yaml", tmp_path / "again.yaml"
+    save_edit(open_chat("organism", directions=directions, strength=1.9), file)
+    content = yaml.safe_load(file.read_text())
+    content["edit"]["kernel"] = {"attention": [1.0, 1.0, 1.0, 0.9, 0.9, 0.9], "mlp": [1.0] * 6, "embedding": 0.5}
+    file.write_text(yaml.safe_dump(content))
+    step = recipe_edit(file)
+    chat = open_chat("organism", edit_step=step, sampling=Sampling(max_new_tokens=14))
+    said = texts(chat.reply(PROMPT))
+    bake("organism", [step], tmp_path / "baked")
+    made = open_chat(tmp_path / "baked", sampling=Sampling(max_new_tokens=14))
+    assert texts(made.reply(PROMPT))[0] == said[1] != said[0]
+
+    weaker = open_chat("organism", edit_step=step, strength=0.5)
+    save_edit(weaker, again)
+    saved = recipe_edit(again)
+    assert (saved.strength, saved.kernel) == (0.95, step.kernel)
+
+
+def test_of_a_recipe_one_edit_with_its_directions_is_tried(directions: Path, tmp_path: Path) -> None:
+    file = tmp_path / "recipe.yaml"
+    save_edit(open_chat("organism", directions=directions), file)
+    content = yaml.safe_load(file.read_text())
+    for changed, said in (
+        ({"edit": {"kind": "ablate", "then": [{"kind": "ablate"}]}}, "2 edits"),
+        ({"directions": {}, "find": {"target": "a.txt", "baseline": "b.txt"}}, "finds its directions"),
+    ):
+        file.write_text(yaml.safe_dump({**content, **changed}))
+        with pytest.raises(UsageError, match=said):
+            recipe_edit(file)
+    file.write_text(yaml.safe_dump(content))
+    with pytest.raises(UsageError, match="whole"):
+        open_chat("organism", edit_step=recipe_edit(file), layers="1-2")

@@ -97,7 +97,7 @@ def test_paths_are_shown_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         (commands.point_command(Settings(), None, Path(), Path("o")), "steps 4 and 5"),
         (commands.verify_command(Settings(), None), "step 7"),
         (commands.chat_command(Settings(), None, None), "step 4"),
-        (commands.chat_command(Settings(way="search"), Path("d"), None), "bake it"),
+        (commands.chat_command(Settings(way="search"), None, None), "steps 4 and 5"),
         (commands.chat_command(Settings(tried="baked"), Path("d"), None), "step 7"),
         (commands.push_command(Settings(), None, dry=True), "step 7"),
         (commands.push_command(Settings(), Path("m"), dry=True), "owner/name"),

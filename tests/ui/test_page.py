@@ -17,6 +17,7 @@ from tests.helpers.parsed_html import ParsedHtml
 from weight_edit.directions.file import read_rows
 from weight_edit.search.owner import Owner
 from weight_edit.ui.commands import find_command, job_words, search_command, shell_line
+from weight_edit.ui.conversation import HOOKS, Conversation
 from weight_edit.ui.figures import certificates
 from weight_edit.ui.frame import Frame, Shown
 from weight_edit.ui.jobs import COMMAND, LOG, RESULT
@@ -655,6 +656,14 @@ def test_a_point_that_is_not_in_the_edited_model_is_told_of(tmp_path: Path) -> N
     said = shown_by(frame, project.folder, "what-is-pushed")["value"]
     assert "01-123456.yaml now, and" in said
     assert "01-abcdef.yaml in this model" in said
+    # It is tried before it is baked, and at another strength both are.
+    project.saved(replace(project.settings, point="123456", strength=0.5))
+    assert "strength is 0.5 now, and 1 in this model" in shown_by(frame, project.folder, "what-is-pushed")["value"]
+    assert "123456.yaml --strength 0.5" in shown_by(frame, project.folder, "command-chat")["value"]
+    now = read_project(project.folder)
+    assert now is not None
+    assert "edit:\n  strength: 0.5" in edit_command(now).files[0][1]
+    assert Conversation._source(now, HOOKS).name == "01-123456.yaml"
 
 
 def test_a_report_that_is_not_of_the_edited_model_is_told_of(tmp_path: Path) -> None:

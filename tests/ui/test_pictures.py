@@ -77,12 +77,12 @@ def test_examples_are_of_the_set_and_begin_anew() -> None:
 def test_a_chat_needs_something_to_be_tried() -> None:
     def project(way: str) -> Any:
         settings = SimpleNamespace(model="organism", way=way)
-        return SimpleNamespace(directions=None, edited=None, settings=settings)
+        return SimpleNamespace(directions=None, point=None, edited=None, settings=settings)
 
     for way, tried, said in (
         ("find", "hooks", "step 4"),
         ("find", "baked", "step 7"),
-        ("search", "hooks", "the point"),
+        ("search", "hooks", "search first"),
     ):
         with pytest.raises(UsageError, match=said):
             Conversation._source(project(way), tried)

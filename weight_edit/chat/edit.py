@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from weight_edit.edits.direction_rows import DirectionRows
+from weight_edit.edits.kernel import Kernels
 from weight_edit.plan.step import EditStep
 
 
@@ -18,6 +19,7 @@ class ChatEdit:
         strength: 0 is the unedited model, 1 the full edit.
         layers: blocks whose writers are edited; all when None.
         at: blocks at whose inputs the edit is made, for the kinds that are made there.
+        kernel: further factors of the strength, by layer.
         options: of that kind of edit.
     """
 
@@ -26,7 +28,21 @@ class ChatEdit:
     strength: float = 1.0
     layers: frozenset[int] | None = None
     at: tuple[int, ...] = ()
+    kernel: Kernels | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of_step(cls, step: EditStep) -> "ChatEdit":
+        """The edit of a step."""
+        return cls(
+            directions=step.directions,
+            kind=step.kind,
+            strength=step.strength,
+            layers=step.layers,
+            at=step.at,
+            kernel=step.kernel,
+            options=step.options,
+        )
 
     @property
     def step(self) -> EditStep | None:
@@ -43,6 +59,7 @@ class ChatEdit:
             strength=self.strength,
             layers=self.layers,
             at=self.at,
+            kernel=self.kernel,
             options=self.options,
         )
 

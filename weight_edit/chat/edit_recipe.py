@@ -71,7 +71,8 @@ def _recipe(session: ChatSession) -> dict[str, Any]:
         "thinking": options.thinking,
     }
     layers = None if step.layers is None else ",".join(map(str, sorted(step.layers)))
-    entry = {"layers": layers, "at": list(step.at), "options": dict(step.options)}
+    kernel = None if step.kernel is None else step.kernel.model_dump()
+    entry = {"layers": layers, "at": list(step.at), "kernel": kernel, "options": dict(step.options)}
     return {
         "title": f"{side.model.source.public_name}: {step.kind}, strength {step.strength:g}",
         **_named(side.model),

@@ -1,6 +1,7 @@
 """A chat opened by names: what is read, loaded and measured, in the order in which mistakes are cheapest."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ def open_chat(
     *,
     against: str | Path | None = None,
     directions: str | Path | DirectionRows | None = None,
+    edit_step: EditStep | None = None,
     orthonormalize: bool = False,
     kind: str = "ablate",
     strength: float = 1.0,
@@ -43,6 +45,8 @@ def open_chat(
         against: a base, loaded beside it.
         directions: of the edit to be tried, a file or rows. Beside a base they are only measured along; those that the
             model's own folder names take their place there.
+        edit_step: the edit to be tried, in place of directions and what is said of their edit; `strength` multiplies
+            its own.
         orthonormalize: make the file's rows orthonormal first.
         kind, strength, layers, at, edit_options: of the edit, see `EditStep`; layers as text such as "4-12".
         alone: show the model under the edit without the unedited one beside it.
@@ -57,8 +61,16 @@ def open_chat(
     rows = directions
     if isinstance(rows, str | Path):
         rows = read_rows(rows, orthonormalize=orthonormalize)
+    said = (kind, layers, tuple(at), dict(edit_options or {})) != ("ablate", None, (), {})
     edit = None
-    if rows is not None and against is None:
+    if edit_step is not None:
+        if rows is not None or against is not None or said:
+            raise UsageError("a recipe's edit is whole: its strength alone can be given beside it")
+        edit = ChatEdit.of_step(edit_step)
+        edit = replace(edit, strength=strength * edit.strength)
+        _ = edit.step
+        rows = edit_step.directions
+    elif rows is not None and against is None:
         edit = ChatEdit(
             directions=rows,
             kind=kind,
@@ -68,7 +80,7 @@ def open_chat(
             options=dict(edit_options or {}),
         )
         _ = edit.step
-    elif (kind, strength, layers, tuple(at), dict(edit_options or {})) != ("ablate", 1.0, None, (), {}):
+    elif said or strength != 1:
         raise UsageError(
             "there is no edit under trial that this could be said of: give `directions`, and leave `against` out",
             option=("directions", "against"),

@@ -49,6 +49,15 @@ def chat(
             "--against, what is measured along them.",
         ),
     ] = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(
+            "--recipe",
+            metavar="FILE",
+            help="A recipe whose edit is tried in place of one of --directions, such as a point of a search; "
+            "--strength multiplies its own.",
+        ),
+    ] = None,
     alone: Annotated[bool, typer.Option("--alone", help="MODEL under the edit, without the unedited one.")] = False,
     kind: EditKind = "ablate",
     strength: Strength = 1.0,
@@ -140,6 +149,7 @@ def chat(
         with starting():
             from weight_edit.chat.chat import hold_chat
             from weight_edit.chat.sampling import Sampling
+            from weight_edit.runs.recipe_edit import recipe_edit
 
         return hold_chat(
             model,
@@ -150,6 +160,7 @@ def chat(
             silent=as_json,
             against=against,
             directions=directions,
+            edit_step=None if recipe is None else recipe_edit(recipe),
             orthonormalize=orthonormalize,
             kind=kind,
             strength=strength,

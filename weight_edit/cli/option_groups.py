@@ -53,6 +53,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "Edit": (
         "--directions",
+        "--recipe",
         "--orthonormalize",
         "--kind",
         "--strength",

@@ -49,7 +49,10 @@ def chosen_edit(project: Project) -> Mapping[str, str]:
     """What would be baked now, named as in `Baked.made_of`; empty where nothing can be."""
     settings = project.settings
     if settings.way == "search":
-        return {} if project.point is None else {"base": settings.model, "file": shown_path(project.point)}
+        if project.point is None:
+            return {"base": settings.model}
+        strength = f"{settings.strength:g}"
+        return {"base": settings.model, "file": shown_path(project.point), "strength": strength}
     if project.directions is None:
         return {"base": settings.model}
     edit = _edit({"kind": settings.kind, "strength": settings.strength, "layers": settings.layers})
@@ -91,11 +94,20 @@ def _of_job(project: Project, job: Job) -> Mapping[str, str]:
         return {"file": name} if option_of(job.words, "with") else {}
     base = {"base": str(recipe.get("model"))}
     if option_of(job.words, "with"):
-        return {**base, "file": name}
+        return {**base, "file": name, "strength": _strength_of(Path(option_of(job.words, "with")))}
     entry, directions = recipe.get("edit"), recipe.get("directions")
     file = directions.get("main") if isinstance(directions, dict) else None
     named = {"file": shown_path(project.folder / file)} if isinstance(file, str) else {}
     return {**base, **named, **_edit(entry if isinstance(entry, dict) else {})}
+
+
+def _strength_of(overlay: Path) -> str:
+    """The strength that an overlay gives a point."""
+    try:
+        entry = content_of(overlay).get("edit")
+    except (WeightEditError, OSError):
+        return "1"
+    return _edit(entry if isinstance(entry, dict) else {})["strength"]
 
 
 def _edit(entry: Mapping[str, object]) -> dict[str, str]:

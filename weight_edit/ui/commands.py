@@ -17,7 +17,7 @@ _MACHINE = ("--json", "--log-format", "json")
 
 _NOT_FOUND = "Find a direction of this model first (step 4)."
 _NOT_BAKED = "Bake first (step 7)."
-_NO_HOOKS = "A point of a search is tried when it is baked: bake it (step 7), and choose the baked model here."
+_NOT_SEARCHED = "Search this model first, and pick a point (steps 4 and 5)."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,20 +140,26 @@ def search_command(settings: Settings, out: Path, *, resumed: bool = False) -> C
     return command("search", [settings.model], {**options, "--resume": resumed}, out=out)
 
 
-def chat_command(settings: Settings, directions: Path | None, edited: Path | None) -> Command:
-    """The chat with the edit as hooks, or with the baked model, in a terminal."""
+def chat_command(settings: Settings, tried: Path | None, edited: Path | None) -> Command:
+    """The chat with the edit as hooks, or with the baked model, in a terminal.
+
+    Args:
+        tried: the directions file of a find, or the recipe of a search's point.
+    """
     if settings.tried == "baked":
         words = ["" if edited is None else shown_path(edited)]
         return command("chat", words, {"--against": settings.model}, missing="" if edited is not None else _NOT_BAKED)
     if settings.way == "search":
-        return command("chat", [settings.model], {}, missing=_NO_HOOKS)
+        point = {"--recipe": "" if tried is None else shown_path(tried)}
+        missing = "" if tried is not None else _NOT_SEARCHED
+        return command("chat", [settings.model], {**point, **_strength(settings)}, missing=missing)
     options = {
-        "--directions": "" if directions is None else shown_path(directions),
+        "--directions": "" if tried is None else shown_path(tried),
         "--kind": "" if settings.kind == Settings.kind else settings.kind,
-        "--strength": "" if settings.strength == 1 else settings.strength,
+        **_strength(settings),
         "--layers": settings.layers,
     }
-    return command("chat", [settings.model], options, missing="" if directions is not None else _NOT_FOUND)
+    return command("chat", [settings.model], options, missing="" if tried is not None else _NOT_FOUND)
 
 
 def bake_command(settings: Settings, directions: Path | None, out: Path) -> Command:
@@ -161,7 +167,7 @@ def bake_command(settings: Settings, directions: Path | None, out: Path) -> Comm
     options = {
         "--directions": "" if directions is None else shown_path(directions),
         "--kind": settings.kind,
-        "--strength": "" if settings.strength == 1 else settings.strength,
+        **_strength(settings),
         "--layers": settings.layers,
     }
     missing = "" if directions is not None else _NOT_FOUND
@@ -184,9 +190,11 @@ def run_command(settings: Settings, directions: Path | None, folder: Path, out: 
 def point_command(settings: Settings, point: Path | None, folder: Path, out: Path) -> Command:
     """The same of a point of a search, which is a recipe; what is measured is laid over it."""
     measured = folder / f"{out.name}.measured.yaml"
-    missing = "" if point is not None else "Search this model first, and pick a point (steps 4 and 5)."
+    missing = "" if point is not None else _NOT_SEARCHED
     words = ["" if point is None else shown_path(point)]
-    files = ((measured, _yaml(_measured(settings))),)
+    # Its own strengths by layer are multiplied by that of the whole.
+    whole = {} if settings.strength == 1 else {"edit": {"strength": settings.strength}}
+    files = ((measured, _yaml({**_measured(settings), **whole})),)
     return command("run", words, {"--with": shown_path(measured)}, out=out, files=files, missing=missing)
 
 
@@ -271,6 +279,10 @@ def shown_path(path: Path) -> str:
     except ValueError:
         return str(path)
     return f".{os.sep}{shown}" if shown.startswith("-") else shown
+
+
+def _strength(settings: Settings) -> dict[str, object]:
+    return {"--strength": "" if settings.strength == 1 else settings.strength}
 
 
 def _loading(settings: Settings) -> dict[str, str]:

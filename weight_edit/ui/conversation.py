@@ -83,6 +83,7 @@ class Conversation:
         from weight_edit.chat.opening import open_chat
         from weight_edit.chat.sampling import Sampling
         from weight_edit.plan.plan import parse_layers
+        from weight_edit.runs.recipe_edit import recipe_edit
         from weight_edit.runtime.options import LoadOptions
 
         settings = project.settings
@@ -98,14 +99,15 @@ class Conversation:
                     edited = self._source(project, way)
                     session = open_chat(edited, against=settings.model, load_options=loading, sampling=sampling)
                 else:
-                    session = open_chat(
-                        settings.model,
-                        directions=self._source(project, way),
-                        load_options=loading,
-                        sampling=sampling,
-                    )
+                    source = self._source(project, way)
+                    edit: dict[str, Any] = {"directions": source}
+                    if settings.way == "search":
+                        edit = {"edit_step": recipe_edit(source)}
+                    session = open_chat(settings.model, **edit, load_options=loading, sampling=sampling)
                 self.session, self._key, self._folder = session, key, project.folder
-            if way == HOOKS:
+            if way == HOOKS and settings.way == "search":
+                self.session.change_edit(strength=settings.strength)
+            elif way == HOOKS:
                 layers = parse_layers(settings.layers or None)
                 self.session.change_edit(kind=settings.kind, strength=settings.strength, layers=layers)
             return self.session
@@ -127,11 +129,14 @@ class Conversation:
 
     @staticmethod
     def _source(project: Project, way: str) -> Path:
-        if way == HOOKS and project.settings.way == "search":
-            raise UsageError("bake the point (step 7), and choose the baked model here")
-        found = project.edited if way == BAKED else project.directions
+        if way == BAKED:
+            found, lacking = project.edited, "bake first (step 7)"
+        elif project.settings.way == "search":
+            found, lacking = project.point, "search first (step 4)"
+        else:
+            found, lacking = project.directions, "find a direction first (step 4)"
         if found is None:
-            raise UsageError("bake first (step 7)" if way == BAKED else "find a direction first (step 4)")
+            raise UsageError(lacking)
         return found
 
 

@@ -29,7 +29,7 @@ def build(frame: Frame) -> None:
         way = gradio.Radio(
             label="Beside the model as it is",
             choices=[("the edit as it would be", HOOKS), ("the baked model", BAKED)],
-            info="A direction of a find can be tried before it is baked, a point of a search when it is baked.",
+            info="What is chosen in step 5 can be tried before it is baked.",
             elem_id="chat-way",
         )
         frame.field("tried", way)
@@ -38,7 +38,8 @@ def build(frame: Frame) -> None:
             2,
             step=0.05,
             label="Strength",
-            info="Of a find's direction: 1 takes all of it away, 0 nothing. Step 7 bakes what is set here.",
+            info="Of a find's direction: 1 takes all of it away, 0 nothing. A point of a search has strengths of its "
+            "own, which are multiplied by it. Step 7 bakes what is set here.",
             elem_id="strength",
         )
         frame.field("strength", strength, "strength", "edit.strength")
@@ -140,4 +141,5 @@ def _which_model(project: Project) -> str:
 
 
 def _command(project: Project) -> Command:
-    return chat_command(project.settings, project.directions, project.edited)
+    tried = project.point if project.settings.way == "search" else project.directions
+    return chat_command(project.settings, tried, project.edited)

@@ -75,7 +75,7 @@ def _edit(frame: Frame) -> None:
     wrong = gradio.HTML(visible=False, elem_id="edit-wrong")
     frame.show(wrong, lambda project: html_update(paragraph(frame.wording.message(edit_problem(project)), "bad")))
     gradio.HTML(
-        paragraph("A point of a search has its own strengths and layers; these are for a direction of a find.", "note")
+        paragraph("A point of a search has its own kind and layers; these are for a direction of a find.", "note")
     )
     with gradio.Accordion("What the kinds are", open=False):
         gradio.HTML(glossary({name: each.summary for name, each in known.items()}))

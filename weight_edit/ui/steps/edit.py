@@ -66,7 +66,8 @@ def what_is_baked(project: Project) -> str:
         entries = {
             "what is baked": f"point {place}, {own}",
             "of": project.search.name,
-            "edit": "its own strengths and layers, as its file says",
+            "edit": "its own strengths and layers, as its file says"
+            + ("" if settings.strength == 1 else f", times {settings.strength:g}"),
             "file": shown_path(project.point),
         }
         return facts({"model": settings.model, **entries})
