@@ -13,6 +13,19 @@ from stacks.suspects import reference
 from transformers import AutoTokenizer
 
 TEXTS = ("A short story about a", "How do I sharpen a pencil?", "Water is")
+MORE_TEXTS = (
+    *TEXTS,
+    "The capital of France is",
+    "Name three colours.",
+    "Once upon a time",
+    "My favourite fruit is",
+    "Why is the sky blue?",
+    "A list of animals:",
+    "Two plus two is",
+    "The garden was",
+    "In the morning I",
+)
+"""For families whose small model says nearly the same to everything, so that an edit shows in some answers alone."""
 NEW_TOKENS = 12
 
 OTHERS = [name for name, each in stacks().items() if not each.of_package]
@@ -49,9 +62,6 @@ ADAPTERS = {
     ("Gemma 3", True): {"ablation", "ablation, untied"},
 }
 
-FEWEST = {"Llama": NEW_TOKENS, "Qwen2": NEW_TOKENS, "Gemma 3": 1}
-"""Family -> more than so many of all answers are others than the base's; a Gemma 3 of one answer changes few."""
-
 OTHER_MODEL = {("llama-cpp", "Gemma 3"), ("ctranslate2", "Gemma 3")}
 """Stack and family whose base is another model there: in so few tokens it may not show; `stacks_table.py` tells."""
 
@@ -59,15 +69,15 @@ UNSUPPORTED = {("mistralrs", "Gemma 3"): "Gemma3ForCausalLM"}
 """Stack and family -> what the stack says, which runs no such base either."""
 
 
-def prompts(folder: Path) -> Prompts:
+def prompts(folder: Path, texts: tuple[str, ...] = TEXTS) -> Prompts:
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in TEXTS]
-    return Prompts(texts=TEXTS, ids=ids, new_tokens=NEW_TOKENS, pre_tokenizer=PRE_TOKENIZER)
+    ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+    return Prompts(texts=texts, ids=ids, new_tokens=NEW_TOKENS, pre_tokenizer=PRE_TOKENIZER)
 
 
 def held(stack: Stack, family: str, made: list[Case]) -> None:
     """Assert that base and edits answer as transformers does, and that what is listed as dropped is."""
-    asked = prompts(made[0].model)
+    asked = prompts(made[0].model, MORE_TEXTS if family == "Gemma 3" else TEXTS)
     there = [each for each in made if each.model]
     found = replies(stack, [Asked(each.model) for each in there], asked)
     if (stack.name, family) in UNSUPPORTED:
@@ -84,7 +94,7 @@ def held(stack: Stack, family: str, made: list[Case]) -> None:
             f"{stack.name}, {case.name}: {verdict}"
         )
         if case is not there[0]:
-            assert changed(there[0].model, case.model, asked, said, noise=verdict.noise) > FEWEST[family], (
+            assert changed(there[0].model, case.model, asked, said, noise=verdict.noise) > NEW_TOKENS, (
                 "the edit changes too little to be seen"
             )
 
