@@ -69,7 +69,9 @@ def redacted(text: str) -> str:
     """The text without tokens, also if percent-encoded, or escaped by `repr` or JSON."""
     # The longest first: what is written around a token goes with it.
     for form in sorted({form for token in _known() for form in _forms(token)}, key=len, reverse=True):
-        text = text.replace(form, HIDDEN)
+        # Another token may begin as this one does: its rest would be told apart from it.
+        rest = "[A-Za-z0-9]*" if _SHAPED.match(form) else ""
+        text = re.sub(re.escape(form) + rest, HIDDEN, text)
     return _SHAPED.sub(HIDDEN, text)
 
 

@@ -197,6 +197,12 @@ def test_a_token_is_hidden_however_it_is_written() -> None:
     assert redacted("hf_transfer and hf_hub_download stay") == "hf_transfer and hf_hub_download stay"
 
 
+def test_a_token_that_begins_as_a_known_one_is_hidden_whole() -> None:
+    known = "hf_" + "q" * 30
+    usable_token(known)
+    assert redacted(f"{known}, {known}xyz; {known}\nnext") == "<token>, <token>; <token>\nnext"
+
+
 def test_a_token_that_is_no_text_breaks_no_message(call, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_\udcffabcdef")
     assert redacted("with hf_\udcffabcdef in it") == "with <token> in it"

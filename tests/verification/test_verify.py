@@ -146,9 +146,10 @@ def test_other_directions_than_those_baked_are_noticed(baked: Path) -> None:
     assert any(problem.startswith("directions:") for problem in checked.problems)
 
 
-def test_without_manifest_or_directions_it_asks_for_them(baked: Path) -> None:
+def test_without_manifest_or_directions_it_asks_for_them(baked: Path, tmp_path: Path) -> None:
+    shutil.copytree(baked / "base", tmp_path / "other")
     with pytest.raises(UsageError, match="say with `directions`"):
-        verify(baked / "base", baked / "base", prompts=PROMPTS)
+        verify(baked / "base", tmp_path / "other", prompts=PROMPTS)
 
 
 def test_prompts_that_are_not_there_are_said_before_anything_is_compared(

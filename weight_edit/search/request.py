@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from weight_edit.directions.find_request import FindRequest
+from weight_edit.directions.samples import MOST_MORE
 from weight_edit.errors import UsageError
 from weight_edit.prompts.sets import PromptSet
 
@@ -107,11 +108,13 @@ class SearchRequest:
         How far a search goes (`extent`) is none of them: one that is done goes on when it is asked for more.
         """
         over = self.over_refused
+        # Where it follows `n_train`, that is what differs.
+        more = MOST_MORE if self.find.n_more is None else self.find.n_more
         return {
             "over_refused": None if over is None else over.content_sha256,
             # By the bounds `find` chooses the plain ablation, and the judge reads all answers.
             "bounds of the find": asdict(self.find.rule),
-            "confirm of the find": [self.find.confirm, self.find.confirm_by, self.find.more],
+            "confirm of the find": [self.find.confirm, self.find.confirm_by, more],
             "judge": [self.find.spec.kind, dict(self.find.spec.options)],
             "finders": {name: dict(options) for name, options in self.finders.items()},
             "lengths": list(self.lengths),
