@@ -1,7 +1,7 @@
 """One step of an edit: its kind, directions, strength and layers. Steps are composed."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -162,15 +162,7 @@ def with_rows(step: EditStep, rows: Floats) -> EditStep:
         # An eraser's factors are dual to one another.
         made["left"] = made["right"] = as_float64(rows)
     directions = DirectionRows(rows.astype(np.float32), dict(step.directions.metadata), made)
-    return EditStep(
-        directions=directions,
-        kind=step.kind,
-        strength=step.strength,
-        layers=step.layers,
-        at=step.at,
-        kernel=step.kernel,
-        options=step.options,
-    )
+    return replace(step, directions=directions)
 
 
 def needs_proof(steps: Sequence[EditStep]) -> bool:
